@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types", "errors"}),
     frozenset({"options", "config"}),
     frozenset({"images", "prompts"}),
-    frozenset({"models"}),
+    frozenset({"models", "results"}),
     frozenset({"detectors", "masks", "regions", "waves", "engine", "safety", "composite"}),
     frozenset({"pipeline"}),
     frozenset({"schema"}),

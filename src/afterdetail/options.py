@@ -6,10 +6,21 @@ Defaults and ranges are those of the endpoint's contract; a wrong value raises
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    ValidationError,
+)
+
+from afterdetail.errors import InvalidInput, UnknownName
 
 
 class Base(StrEnum):
@@ -109,3 +120,20 @@ class DetailOptions(BaseModel):
     """Name of the detection model."""
     union_masks: StrictBool = False
     """Join all masks into one and repaint it in one job."""
+
+
+def parse_options(options: Mapping[str, object]) -> DetailOptions:
+    """Validate options given by name.
+
+    Raises:
+        InvalidInput: an unknown name or a value outside its range, with ``field`` set.
+    """
+    try:
+        return DetailOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise UnknownName("option", field, DetailOptions.model_fields, field=field) from None
+        message = f"{field}: {first['msg']}, not {first['input']!r:.80}"
+        raise InvalidInput(first["type"], message, field=field) from None
