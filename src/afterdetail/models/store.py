@@ -1,0 +1,269 @@
+"""Where the weights of a catalogue entry lie on this machine, and how they get there.
+
+Hub files live in the hub client's own cache (``HF_HOME``), shared with every other tool of the
+machine. Its downloads are resumed after an interruption and moved into place when whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from afterdetail.errors import AfterdetailError, ModelUnavailable, WeightsError
+from afterdetail.models.catalogue import ModelSpec, Source
+
+PACKAGE = Path(__file__).parents[1]
+MODEL_INDEX = "model_index.json"
+UNUSED = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
+"""Components of a diffusers folder that repainting does without."""
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|model)(?P<fp16>\.fp16)?(-\d{5}-of-\d{5})?\.safetensors"
+    r"|(diffusion_pytorch_model|model)\.safetensors\.index(?P<fp16_index>\.fp16)?\.json"
+)
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def locate(spec: ModelSpec) -> Path:
+    """The file or folder of a model on this machine. Never uses the network.
+
+    Raises:
+        ModelUnavailable: it is not here; the message says where it was looked for and what to do.
+    """
+    source = spec.source
+    if source.hub is not None:
+        return _in_cache(source) or _missing_from_cache(spec)
+    path = PACKAGE / source.package if source.package is not None else Path(source.path or "")
+    if path.exists():
+        return path
+    todo = "reinstall afterdetail" if source.package else "put it there or mend the catalogue"
+    raise _unavailable(spec, f"the weights of {spec.name} are missing: no {path}; {todo}")
+
+
+def pull(spec: ModelSpec, *, progress: bool = True) -> Path:
+    """Get a model from the hub into the cache, unless it is there; only the files needed.
+
+    Args:
+        spec: a model from anywhere; one that is no hub model is only looked up.
+        progress: show the hub client's progress bars.
+
+    Raises:
+        ModelUnavailable: no network, no such repository or file, no leave to read it.
+        WeightsError: the disk is full, or the checksum is wrong; a wrong file is removed again.
+    """
+    if spec.source.hub is None:
+        path = locate(spec)
+        verify(spec, path)
+        return path
+    try:
+        with _progress_bars(progress):
+            files = _download(spec.source)
+    except AfterdetailError:
+        raise
+    except Exception as error:  # the client's errors changed their bases from version to version
+        raise _pull_failed(spec, error) from error
+    for file in files:
+        _verify_pulled(spec, file)
+    return locate(spec)
+
+
+def verify(spec: ModelSpec, path: Path) -> None:
+    """Compare a file with the catalogue's checksum, if there is one.
+
+    Raises:
+        WeightsError: they differ.
+    """
+    if spec.sha256 is None or not path.is_file():
+        return
+    found = file_sha256(path)
+    if found != spec.sha256:
+        raise WeightsError(
+            f"{path} is not the {spec.name} of the catalogue: sha256 {found[:12]}..., expected "
+            f"{spec.sha256[:12]}...; {_remedy(spec)}"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _in_cache(source: Source) -> Path | None:
+    """A hub model in the cache; None unless every file of it is there."""
+    if source.file is not None:
+        return _cached(source, source.file)
+    index = _cached(source, MODEL_INDEX)
+    return index.parent if index is not None and _is_whole(index) else None
+
+
+def _cached(source: Source, file: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(str(source.hub), file, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _is_whole(index: Path) -> bool:
+    """Whether a diffusers folder has all its components; weights come last, so they tell."""
+    folders = [index.parent / name for name in _components(index)]
+    return all(
+        folder.is_dir() and (not (folder / "config.json").exists() or _has_weights(folder))
+        for folder in folders
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    files = [file.name for file in folder.iterdir() if WEIGHTS.fullmatch(file.name)]
+    wanted = {shard for name in files if name.endswith(".json") for shard in _shards(folder / name)}
+    return bool(files) and wanted <= set(files)
+
+
+def _shards(index: Path) -> set[str]:
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+
+
+def _components(index: Path) -> list[str]:
+    """The sub-folders of a diffusers folder that are used: ``"unet": ["diffusers", "..."]``."""
+    entries = json.loads(index.read_text(encoding="utf-8"))
+    return [
+        name
+        for name, value in entries.items()
+        if isinstance(value, list) and None not in value and name not in UNUSED
+    ]
+
+
+def needed_files(names: Iterable[str], components: Iterable[str]) -> list[str]:
+    """Of a repository's files, those that repainting loads: settings first, then weights.
+
+    Settings and vocabularies (``.json``, ``.txt``) and safetensors of the given components; of two
+    precisions the fp16 one. Never a pickle, a single-file checkpoint or another framework's file.
+    """
+    settings, weights = [MODEL_INDEX], []
+    files = sorted(names)
+    for component in components:
+        inside = [name for name in files if PurePosixPath(name).parent.as_posix() == component]
+        weights += _weights_of(inside)
+        settings += [
+            name
+            for name in inside
+            if name.endswith((".json", ".txt")) and ".safetensors.index" not in name
+        ]
+    return settings + weights
+
+
+def _weights_of(files: list[str]) -> list[str]:
+    found = {name: WEIGHTS.fullmatch(PurePosixPath(name).name) for name in files}
+    matches = {name: match for name, match in found.items() if match}
+    half = [name for name, match in matches.items() if match["fp16"] or match["fp16_index"]]
+    return half or list(matches)
+
+
+def _download(source: Source) -> list[Path]:
+    """Fetch what is needed of a hub source; the weights files, wherever the cache has them."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    hub, revision = str(source.hub), source.revision
+    if source.file is not None:
+        return [Path(hf_hub_download(hub, source.file, revision=revision))]
+    index = Path(hf_hub_download(hub, MODEL_INDEX, revision=revision))
+    names = HfApi().list_repo_files(hub, revision=revision)
+    needed = needed_files(names, _components(index))
+    return [Path(hf_hub_download(hub, name, revision=revision)) for name in needed]
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _verify_pulled(spec: ModelSpec, file: Path) -> None:
+    """Check a file just pulled; a wrong one is taken out of the cache again.
+
+    Without a checksum in the catalogue the hub's own serves: the cache keeps a large file under its
+    sha256.
+    """
+    blob = file.resolve()
+    of_hub = blob.name if SHA256.fullmatch(blob.name) else None
+    expected = spec.sha256 if spec.source.file is not None and spec.sha256 else of_hub
+    if expected is None:
+        return
+    found = file_sha256(blob)
+    if found == expected:
+        return
+    file.unlink()
+    blob.unlink(missing_ok=True)
+    raise WeightsError(
+        f"{spec.source.hub} sent a wrong {file.name}: sha256 {found[:12]}..., expected "
+        f"{expected[:12]}...; it was removed, {_remedy(spec)}"
+    )
+
+
+def _missing_from_cache(spec: ModelSpec) -> Path:
+    from huggingface_hub import constants
+
+    raise _unavailable(
+        spec,
+        f"{spec.name} is not on this machine: no {_what(spec)} in {constants.HF_HUB_CACHE}; "
+        f"{_remedy(spec)}",
+    )
+
+
+def _what(spec: ModelSpec) -> str:
+    source = spec.source
+    return f"{source.file} of {source.hub}" if source.file else str(source.hub)
+
+
+def _remedy(spec: ModelSpec) -> str:
+    if spec.source.hub is not None:
+        return f"get it with: afterdetail models pull {spec.name}"
+    return "reinstall afterdetail" if spec.source.package else "replace it or mend the catalogue"
+
+
+def _unavailable(spec: ModelSpec, message: str) -> ModelUnavailable:
+    return ModelUnavailable(message, public=f"{spec.name} is not on this server")
+
+
+def _pull_failed(spec: ModelSpec, error: Exception) -> AfterdetailError:
+    """The hub client's many errors in one line that says what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    head = f"cannot pull {spec.name} ({_what(spec)})"
+    again = f"run again: afterdetail models pull {spec.name}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return WeightsError(
+            f"{head}: the disk is full; free some of {constants.HF_HUB_CACHE}, {again}"
+        )
+    if constants.HF_HUB_OFFLINE:
+        return _unavailable(spec, f"{head}: HF_HUB_OFFLINE is set; unset it and {again}")
+    if isinstance(error, GatedRepoError):
+        return _unavailable(spec, f"{head}: accept its licence on the hub, log in, {again}")
+    missing = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
+    if isinstance(error, missing) and not isinstance(error, LocalEntryNotFoundError):
+        return _unavailable(spec, f"{head}: the hub has no such file; mend the catalogue")
+    return _unavailable(
+        spec, f"{head}: the hub cannot be reached ({type(error).__name__}); {again}, it resumes"
+    )
