@@ -1,0 +1,1 @@
+"""Prompts as people write them: styles around them, weights inside them, windows of tokens."""
