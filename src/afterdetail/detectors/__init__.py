@@ -1,0 +1,1 @@
+"""Finders of faces, eyes and hands."""
