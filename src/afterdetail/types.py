@@ -7,7 +7,7 @@ Coordinates are pixels, x to the right, y down. Pictures are uint8 ``(H, W, 3)``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,32 @@ class Box:
         return shared / union if union > 0 else 0.0
 
 
+class PixelBox(NamedTuple):
+    """A rectangle of whole pixels: xyxy, the right and bottom edges exclusive."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+    @property
+    def size(self) -> Size:
+        return self.width, self.height
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows, then columns: ``picture[box.slices]`` is the part inside the box."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+
 @dataclass(frozen=True, slots=True)
 class Detection:
     """One object a detector found.
@@ -96,3 +122,34 @@ class Picture:
     def size(self) -> Size:
         height, width = self.rgb.shape[:2]
         return width, height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """Where to repaint one picture, kept as the crop that is not zero: 64 small objects in a
+    picture of 50 megapixels cost what they cover, not 64 pictures.
+
+    ``alpha`` is uint8 of ``box``'s height and width, 0 outside it; ``size`` is the picture's.
+    The empty mask has an empty box.
+    """
+
+    alpha: Gray
+    box: PixelBox
+    size: Size
+
+    @property
+    def empty(self) -> bool:
+        return self.alpha.size == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What the model is given to repaint one object.
+
+    ``context`` is the part of the picture, ``size`` the model's size it is scaled to. ``content``
+    is where in that size the scaled context lies: all of it, unless no size fits the picture.
+    """
+
+    context: PixelBox
+    size: Size
+    content: PixelBox
