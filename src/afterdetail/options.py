@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from numbers import Integral
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StrictBool,
     StrictStr,
+    Tag,
     ValidationError,
 )
+from pydantic_core import PydanticCustomError
 
 from afterdetail.errors import InvalidInput, UnknownName
 
@@ -58,19 +63,38 @@ class Sampler(StrEnum):
 
 MAX_SEED = 2**32 - 1
 
+MAX_EXTENT = 65_535
+"""Pixels: the longest side a JPEG can have. A mask option above it could mean nothing more."""
 
-def _integral(value: Any) -> Any:
+
+def _one_number(value: Any) -> Any:
     """JSON has one kind of number: 20.0 is the integer 20. A boolean or a string is neither."""
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not a boolean")
+    if isinstance(value, bool | np.bool_):
+        raise PydanticCustomError("number_type", "a number is needed, not a boolean")
     if isinstance(value, str):
-        raise ValueError("a number is needed, not text")
-    return value
+        raise PydanticCustomError("number_type", "a number is needed, not text")
+    return int(value) if isinstance(value, Integral) else value
 
 
-Integer = Annotated[int, BeforeValidator(_integral)]
-Number = Annotated[float, BeforeValidator(_integral), Field(allow_inf_nan=False)]
-Seed = Annotated[Integer, Field(gt=0, le=MAX_SEED)]
+def _seed_kind(value: Any) -> str:
+    """The branch whose complaint is the helpful one when a seed is wrong."""
+    if value is None:
+        return "null"
+    return "list" if isinstance(value, list | tuple) else "integer"
+
+
+def _as_any_of(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = schema.pop("oneOf")
+
+
+NUMBER = BeforeValidator(_one_number)
+
+# Ranges stand before NUMBER, or they would be lost from the JSON schema.
+Count = Annotated[int, Field(ge=1), NUMBER]
+Extent = Annotated[int, Field(ge=0, le=MAX_EXTENT), NUMBER]
+Seed = Annotated[int, Field(gt=0, le=MAX_SEED), NUMBER]
+Seeds = Annotated[list[Seed], Field(min_length=1, fail_fast=True)]
+Weight = Annotated[float, Field(allow_inf_nan=False), NUMBER]
 
 
 class DetailOptions(BaseModel):
@@ -83,43 +107,58 @@ class DetailOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     prompt: StrictStr | None = None
-    """What to paint. `(x)` weighs x by 1.1, `[x]` by 1/1.1, `(x:1.3)` by 1.3."""
+    """What to paint; null is the empty prompt. `(x)` weighs x by 1.1, `[x]` by 1/1.1, `(x:1.3)` by
+    1.3; weights nest, a backslash makes a bracket a character. Any length."""
     negative_prompt: StrictStr | None = None
-    """What not to paint."""
+    """What not to paint, written like the prompt."""
     sampler: Sampler = Sampler.DDIM
     """The schedulers available for image generation."""
-    steps: Annotated[Integer, Field(ge=1, le=200)] = 20
-    """Steps of the whole schedule; steps x strength of them are run."""
+    steps: Annotated[int, Field(ge=1, le=200), NUMBER] = 20
+    """Steps of the whole noise schedule; max(1, int(steps x strength)) of them are run."""
     inpainting_base_model: Base | None = None
-    """The base model to be used for inpainting. Null: the one that suits checkpoint and picture."""
+    """The base model to be used for inpainting. Typically should match the model used to generate
+    init_image. Null: the base of checkpoint, else the one that suits the size of the picture."""
     checkpoint: StrictStr | None = None
     """Name of a checkpoint to use for inpainting."""
-    loras: dict[StrictStr, Number | None] | None = None
-    """LoRA names and their weights; a null weight is 1."""
+    loras: dict[StrictStr, Weight | None] | None = None
+    """A dict mapping the name of a LoRA to apply to its weight; a null weight is 1."""
     use_refiner: StrictBool = False
-    """SDXL: run the noise levels below t = 200 on the refiner model."""
+    """Run the lowest noise levels (t < 200 of 1000) on the refiner model. Only with sdxl."""
     style_preset: StrictStr = "base"
-    """Name of a wording put around the prompts; `base` changes nothing."""
-    strength: Annotated[Number, Field(gt=0, le=1)] = 0.9
-    """How much to repaint: 1 forgets the pixels under the mask."""
-    cfg_scale: Annotated[Number, Field(gt=0, le=50)] = 7.5
-    """How closely to follow the prompt; at 1 and below there is no guidance."""
-    seed: Seed | Annotated[list[Seed], Field(min_length=1)] | None = None
-    """Integer: object i uses seed + i. List: object i uses entry i, cycling. Null: random."""
-    mask_dilation: Annotated[Integer, Field(ge=0)] = 4
-    """Size of the dilation kernel, pixels. Recommended to be less than 64."""
-    mask_blur: Annotated[Integer, Field(ge=0)] = 4
-    """Radius of the Gaussian blur, pixels. Recommended to be less than 64."""
-    mask_padding: Annotated[Integer, Field(ge=0)] = 32
-    """Context around the mask, pixels. Recommended to be less than 10 % of the mask."""
-    max_num_detections: Annotated[Integer, Field(ge=1)] | None = None
-    """Inpaint at most this many objects, the most confident ones."""
-    confidence: Annotated[Number, Field(ge=0, le=1)] = 0.3
-    """Sensitivity of the detector: lower finds more."""
+    """Name of a style, whose wording is put around both prompts; `base` changes nothing."""
+    strength: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER] = 0.9
+    """How much to repaint: near 0 keeps the picture, 1 forgets the pixels under the mask."""
+    cfg_scale: Annotated[float, Field(gt=0, le=50, allow_inf_nan=False), NUMBER] = 7.5
+    """How closely to adhere to the prompt. Must be a positive number no greater than 50.0. At 1 and
+    below there is no guidance, and the negative prompt has no effect."""
+    seed: Annotated[
+        Annotated[Seed, Tag("integer")]
+        | Annotated[Seeds, Tag("list")]
+        | Annotated[None, Tag("null")],
+        Discriminator(_seed_kind),
+        Field(json_schema_extra=_as_any_of),
+    ] = None
+    """Integer number or list of integers for the random generators; each greater than 0 and less
+    than 2^32. Integer: object i, most confident first, uses seed + i. List: object i uses entry i,
+    cycling. Null: random."""
+    mask_dilation: Extent = 4
+    """Size, in pixels, of the dilation kernel that grows each mask (by half of it on every side).
+    Must be greater than or equal to 0 and recommended to be less than 64."""
+    mask_blur: Extent = 4
+    """Radius (sigma), in pixels, of the Gaussian blur of each dilated mask. Must be greater than or
+    equal to 0 and recommended to be less than 64."""
+    mask_padding: Extent = 32
+    """Context, in pixels, around the blurred mask that the model sees and does not change; slid
+    inward at an edge of the picture. Must be greater than or equal to 0 and recommended to be less
+    than 10% the size of an inpainting mask."""
+    max_num_detections: Count | None = None
+    """Inpaint at most this many objects, starting with the most confident matches."""
+    confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] = 0.3
+    """Sensitivity of the detector: lower considers more image fragments for inpainting."""
     detector: StrictStr = "face_full_mediapipe"
     """Name of the detection model."""
     union_masks: StrictBool = False
-    """Join all masks into one and repaint it in one job."""
+    """Join the masks of all detected objects into one and repaint it in one job."""
 
 
 def parse_options(options: Mapping[str, object]) -> DetailOptions:
