@@ -1,0 +1,138 @@
+"""The settings of the server, from the environment: ``AFTERDETAIL_MAX_BODY_BYTES=64000000``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from afterdetail.errors import InvalidInput
+
+TOKEN = re.compile(r"(?P<name>[\w.@-]{1,64}):(?P<secret>[\x21-\x2b\x2d-\x7e]{8,512})")
+"""No commas and no spaces, since both divide tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A client's name and the SHA-256 of its token; the token itself is not kept."""
+
+    name: str
+    digest: bytes
+
+
+def parse_tokens(text: str) -> tuple[Token, ...]:
+    """Tokens written ``name:token``, divided by commas or line ends; ``#`` begins a comment line.
+
+    Raises:
+        ValueError: one is written otherwise; its place is told, its text is not.
+    """
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    items = [item for line in lines for item in re.split(r"[,\s]+", line) if item]
+    return tuple(_token(number, item) for number, item in enumerate(items, start=1))
+
+
+def _token(number: int, item: str) -> Token:
+    match = TOKEN.fullmatch(item)
+    if match is None:
+        raise ValueError(
+            f"token number {number} is not written as name:token (8 characters or more)"
+        )
+    return Token(match["name"], sha256(match["secret"].encode()).digest())
+
+
+def _tokens(value: Any) -> Any:
+    return parse_tokens(value) if isinstance(value, str) else value
+
+
+def _words(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(word.strip().lower() for word in value.split(",") if word.strip())
+
+
+Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Ports: TypeAlias = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_words)]
+Tokens: TypeAlias = Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)]
+
+
+class Settings(BaseSettings):
+    """Every setting of the server. Lists are written with commas."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AFTERDETAIL_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    tokens: Annotated[Tokens, Field(repr=False)] = ()
+    """Who may use the server: `name:token,name:token`. Empty: whoever can reach it."""
+    tokens_file: Path | None = None
+    """A file with more of them, one `name:token` a line."""
+    allow_anonymous: bool = False
+    """Listen on other addresses than loopback without any tokens."""
+
+    resolutions: Literal["listed", "any"] = "listed"
+    """`listed`: pictures have one of the sizes of the hosted endpoint; `any`: any size."""
+    max_body_bytes: PositiveInt = 32_000_000
+    max_pixels: PositiveInt = 50_000_000
+    """Width x height of a picture."""
+    max_objects: PositiveInt = 64
+    """Objects repainted in one picture, the most confident ones."""
+    upload_timeout: PositiveFloat = 60
+    """Seconds within which a request's body has to arrive."""
+    request_timeout: PositiveFloat = 300
+    """Seconds a request may take, waiting included."""
+    deterministic: bool = False
+    """The same request gives the same pixels to the last bit, whatever else is running; slower."""
+    threads: PositiveInt = 16
+    """Requests worked on at once; the others wait."""
+
+    url_timeout: PositiveFloat = 10
+    """Seconds to fetch `init_image_url`, redirects included."""
+    max_url_bytes: PositiveInt = 32_000_000
+    url_ports: Ports = (80, 443)
+    """The ports `init_image_url` may name."""
+    url_allow_hosts: Words = ()
+    """If set, only from these hosts; `.example.org` stands for its subdomains too."""
+    url_deny_hosts: Words = ()
+    """Never from these hosts, written in the same way."""
+    allow_private_urls: bool = False
+    """Fetch from private and loopback addresses too. Only where every client is trusted."""
+
+    def all_tokens(self) -> tuple[Token, ...]:
+        """Those of the environment and those of the file.
+
+        Raises:
+            InvalidInput: the file cannot be read, or is written wrong.
+        """
+        if self.tokens_file is None:
+            return self.tokens
+        try:
+            return self.tokens + parse_tokens(self.tokens_file.read_text(encoding="utf-8"))
+        except OSError as error:
+            problem = str(error.strerror)
+        except ValueError as error:  # written wrong, or not UTF-8
+            problem = str(error)
+        raise InvalidInput(
+            "settings_invalid", f"tokens_file {self.tokens_file}: {problem}", field="tokens_file"
+        )
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises:
+        InvalidInput: one of them is wrong; it is named by its variable.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        text = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(
+            "settings_invalid", f"AFTERDETAIL_{name.upper()}: {text}", field=name
+        ) from None

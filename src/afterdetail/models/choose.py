@@ -1,0 +1,100 @@
+"""Which model a request is repainted with: options and picture size in, catalogue entry out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from afterdetail.errors import InvalidInput, ModelUnavailable
+from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec
+from afterdetail.models.resolutions import NATIVE_AREA, RESOLUTIONS
+from afterdetail.options import Base, DetailOptions
+from afterdetail.types import Size
+
+
+def choose_base(options: DetailOptions, picture_size: Size, catalogue: Catalogue) -> ModelSpec:
+    """The base model for a picture of ``picture_size``; every other name in the options is checked.
+
+    The base is the one the options name; else that of their checkpoint; else, of those served, the
+    one whose resolution list holds the picture (sdxl first), else the one nearest in native area.
+
+    Raises:
+        UnknownName: no checkpoint or LoRA of that name.
+        InvalidInput: a checkpoint or LoRA of another base, or a refiner for sd15.
+        ModelUnavailable: what is named is known, but not served.
+    """
+    served = catalogue.bases()
+    checkpoint = _checkpoint(options, catalogue)
+    loras = _loras(options, catalogue)
+    base = options.inpainting_base_model or (checkpoint and checkpoint.base)
+    base = base or suitable_base(picture_size, served)
+    _check_same_base(base, checkpoint, loras)
+    if options.use_refiner and base is Base.SD15:
+        raise InvalidInput(
+            "refiner_unsupported", "sd15 has no refiner; set use_refiner to false or use sdxl",
+            field="use_refiner",
+        )  # fmt: skip
+    if base not in served:
+        raise ModelUnavailable(
+            f"{base} is not served here; served: {', '.join(served)}", field="inpainting_base_model"
+        )
+    _check_served(options, checkpoint, loras)
+    return served[base]
+
+
+def suitable_base(picture_size: Size, served: Iterable[Base]) -> Base:
+    """Of the served bases, the one for a picture of this size.
+
+    Raises:
+        ModelUnavailable: none is served.
+    """
+    bases = sorted(served, key=list(Base).index)
+    if not bases:
+        raise ModelUnavailable(
+            "no base model is served here; add a model of kind 'base' to the catalogue",
+            field="inpainting_base_model",
+        )
+    holding = [base for base in bases if picture_size in RESOLUTIONS[base]]
+    area = picture_size[0] * picture_size[1]
+    nearest = min(bases, key=lambda base: abs(NATIVE_AREA[base] - area))
+    return holding[0] if holding else nearest
+
+
+def _checkpoint(options: DetailOptions, catalogue: Catalogue) -> ModelSpec | None:
+    if options.checkpoint is None:
+        return None
+    return catalogue.find(Kind.CHECKPOINT, options.checkpoint, field="checkpoint")
+
+
+def _loras(options: DetailOptions, catalogue: Catalogue) -> tuple[ModelSpec, ...]:
+    names = options.loras or {}
+    return tuple(catalogue.find(Kind.LORA, name, field="loras") for name in names)
+
+
+def _check_same_base(
+    base: Base, checkpoint: ModelSpec | None, loras: tuple[ModelSpec, ...]
+) -> None:
+    if checkpoint is not None and checkpoint.base is not base:
+        raise InvalidInput(
+            "checkpoint_incompatible",
+            f"checkpoint {checkpoint.name!r} is of {checkpoint.base}, the request of {base}",
+            field="checkpoint",
+        )
+    for lora in loras:
+        if lora.base is not base:
+            raise InvalidInput(
+                "adapter_incompatible",
+                f"LoRA {lora.name!r} is of {lora.base}, the request of {base}",
+                field="loras",
+            )
+
+
+def _check_served(
+    options: DetailOptions, checkpoint: ModelSpec | None, loras: tuple[ModelSpec, ...]
+) -> None:
+    """Refuse what the engine cannot do yet: nothing is accepted and ignored."""
+    if checkpoint is not None:
+        raise ModelUnavailable("checkpoints are not served yet; leave it out", field="checkpoint")
+    if any(weight != 0 for weight in (options.loras or {}).values()) and loras:
+        raise ModelUnavailable("LoRAs are not served yet; leave them out", field="loras")
+    if options.use_refiner:
+        raise ModelUnavailable("the refiner is not served yet; leave it out", field="use_refiner")

@@ -1,0 +1,1 @@
+"""The wire: what ``POST /adetailer`` accepts and answers."""

@@ -1,0 +1,53 @@
+"""The API page: FastAPI's, plus the request schema, since the body is read by our own code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from afterdetail.schema.request import AdetailerRequest
+from afterdetail.schema.response import HTTPValidationError, Problem
+
+REF = "#/components/schemas/{model}"
+
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": REF.format(model=AdetailerRequest.__name__)}}
+    },
+}
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "No valid token, where the server has tokens"},
+    408: {"model": Problem, "description": "The body arrived too slowly"},
+    413: {"model": Problem, "description": "The body is over the byte limit"},
+    415: {"model": Problem, "description": "The body is not JSON"},
+    422: {"model": HTTPValidationError, "description": "Something in the request is wrong"},
+    500: {"model": Problem, "description": "No object could be inpainted, or a fault of ours"},
+    502: {"model": Problem, "description": "init_image_url could not be fetched"},
+    503: {"model": Problem, "description": "Loading, or out of memory"},
+    504: {"model": Problem, "description": "init_image_url or the request took too long"},
+}
+
+
+def with_request_schema(app: FastAPI, *, secured: bool) -> None:
+    """Put the request's schema, and the token where there are any, on the page of ``app``."""
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        page = build()  # FastAPI keeps it: the second call adds the same again
+        components = page.setdefault("components", {})
+        components.setdefault("schemas", {}).update(_request_schemas())
+        if secured:
+            components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            page["paths"]["/adetailer"]["post"]["security"] = [{"bearer": []}]
+        return page
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _request_schemas() -> dict[str, Any]:
+    schema = AdetailerRequest.model_json_schema(ref_template=REF)
+    shared = schema.pop("$defs")
+    return {AdetailerRequest.__name__: schema, **shared}

@@ -1,0 +1,139 @@
+"""From the wire to what the pipeline takes, once: every word of the request is settled here."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from afterdetail.errors import InvalidInput
+from afterdetail.models.catalogue import Catalogue
+from afterdetail.models.choose import choose_base
+from afterdetail.models.resolutions import RESOLUTIONS, listed
+from afterdetail.options import Base, DetailOptions
+from afterdetail.prompts import styles
+from afterdetail.schema.request import AdetailerRequest
+from afterdetail.schema.response import FieldProblem
+from afterdetail.types import Size
+
+MAX_PROBLEMS = 50
+"""A body of a million wrong entries is not answered with a million sentences."""
+DATA_URI = re.compile(r"\s*data:image/[\w.+-]+(?:;[\w-]+=[\w.-]+)*;base64,", re.IGNORECASE)
+UNION_TAGS = frozenset({"integer", "list", "null"})
+
+
+class RequestInvalid(InvalidInput):
+    """A body that is not a request; ``problems`` has everything that is wrong with it."""
+
+    def __init__(self, problems: Iterable[FieldProblem]) -> None:
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        super().__init__(first.type, f"{'.'.join(map(str, first.loc))}: {first.msg}")
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request as it came, and the names in it that mean nothing here."""
+
+    request: AdetailerRequest
+    ignored: tuple[str, ...]
+
+
+def parse_request(body: bytes) -> Incoming:
+    """Read a JSON body.
+
+    Raises:
+        RequestInvalid: it is no JSON object, or fields are missing or wrong.
+        UnknownName: there is no such style.
+    """
+    fields = _json_object(body)
+    try:
+        request = AdetailerRequest.model_validate(fields)
+    except ValidationError as error:
+        raise RequestInvalid(_problems(error)) from None
+    styles.find(request.style_preset)
+    ignored = tuple(name for name in fields if name not in AdetailerRequest.model_fields)
+    return Incoming(request, ignored)
+
+
+def decode_base64(text: str, *, field: str = "init_image") -> bytes:
+    """The bytes of a picture sent by value.
+
+    Standard alphabet, with or without padding, line breaks and a ``data:image/...;base64,`` in
+    front (RFC 4648, RFC 2397).
+
+    Raises:
+        InvalidInput: anything else, as ``invalid_base64``.
+    """
+    prefix = DATA_URI.match(text[:200])
+    payload = text[prefix.end() :] if prefix else text
+    try:
+        packed = payload.encode("ascii").translate(None, b" \t\r\n")
+        if not packed.endswith(b"="):
+            packed += b"=" * (-len(packed) % 4)
+        return binascii.a2b_base64(packed, strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise InvalidInput(
+            "invalid_base64", "not base64 of the standard alphabet (A-Z a-z 0-9 + /)", field=field
+        ) from None
+
+
+def resolve(
+    request: AdetailerRequest, size: Size, catalogue: Catalogue, *, any_size: bool
+) -> DetailOptions:
+    """The options to run, the base model chosen and the picture's size accepted.
+
+    Raises:
+        InvalidInput: a picture of a size the base does not take, as ``image_dimensions``; and what
+            :func:`~afterdetail.models.choose.choose_base` raises.
+    """
+    options = request.options()
+    base = choose_base(options, size, catalogue).base
+    assert base is not None, "a model of kind 'base' has one"
+    if not any_size:
+        _check_size(size, base, field=request.image_field)
+    return options.model_copy(update={"inpainting_base_model": base})
+
+
+def _check_size(size: Size, base: Base, *, field: str) -> None:
+    if size in RESOLUTIONS[base]:
+        return
+    raise InvalidInput(
+        "image_dimensions",
+        f"a picture of {size[0]}x{size[1]} is not supported by {base}; supported: {listed(base)}",
+        field=field,
+    )
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = from_json(body)
+    except ValueError:  # its text would quote the body
+        problem = FieldProblem(loc=["body"], msg="the body is not valid JSON", type="json_invalid")
+        raise RequestInvalid([problem]) from None
+    if not isinstance(value, dict):
+        problem = FieldProblem(loc=["body"], msg="the body is not a JSON object", type="dict_type")
+        raise RequestInvalid([problem])
+    return value
+
+
+def _problems(error: ValidationError) -> list[FieldProblem]:
+    if error.error_count() > MAX_PROBLEMS:
+        count = f"{error.error_count()} things are wrong with the request"
+        return [FieldProblem(loc=["body"], msg=count, type="too_many_errors")]
+    return [
+        FieldProblem(loc=["body", *_place(item["loc"])], msg=item["msg"], type=item["type"])
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _place(loc: tuple[str | int, ...]) -> list[str | int]:
+    """Where in the request; without pydantic's names for the branches of a union."""
+    field, *inner = loc or ("",)
+    places = [part for part in inner if field != "seed" or part not in UNION_TAGS]
+    return [part[:80] if isinstance(part, str) else part for part in (field, *places) if part != ""]

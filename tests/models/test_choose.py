@@ -1,0 +1,127 @@
+"""Which model repaints which request."""
+
+from __future__ import annotations
+
+import pytest
+
+from afterdetail.errors import InvalidInput, ModelUnavailable, UnknownName
+from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec, Source
+from afterdetail.models.choose import choose_base, suitable_base
+from afterdetail.models.resolutions import RESOLUTIONS, listed
+from afterdetail.options import Base, DetailOptions, parse_options
+from afterdetail.types import Size
+
+SD15, SDXL = Base.SD15, Base.SDXL
+
+
+def spec(name: str, kind: Kind, base: Base) -> ModelSpec:
+    return ModelSpec(name, kind, Source(path=f"/models/{name}"), base)
+
+
+PARTS = (
+    spec("paint15", Kind.CHECKPOINT, SD15),
+    spec("paintxl", Kind.CHECKPOINT, SDXL),
+    spec("line15", Kind.LORA, SD15),
+    spec("linexl", Kind.LORA, SDXL),
+)
+BOTH = Catalogue((spec("sd15", Kind.BASE, SD15), spec("sdxl", Kind.BASE, SDXL), *PARTS))
+ONLY_SD15 = Catalogue((spec("sd15", Kind.BASE, SD15), *PARTS))
+
+
+def test_nothing_served_is_said() -> None:
+    with pytest.raises(ModelUnavailable, match="no base model"):
+        choose_base(DetailOptions(), (512, 512), Catalogue(()))
+
+
+@pytest.mark.parametrize(
+    ("size", "base"),
+    [
+        ((512, 512), SD15),  # only in sd15's list
+        ((640, 1536), SDXL),  # only in sdxl's list
+        ((1024, 1024), SDXL),  # in both: sdxl first
+        ((500, 500), SD15),  # in none: nearest native area
+        ((1100, 1000), SDXL),
+        ((805, 805), SD15),  # 648,025 pixels: nearer to 512x512
+        ((815, 815), SDXL),  # 664,225 pixels: nearer to 1024x1024
+    ],
+)
+def test_a_picture_chooses_among_the_bases_served(size: Size, base: Base) -> None:
+    assert choose_base(DetailOptions(), size, BOTH).base is base
+    assert choose_base(DetailOptions(), size, ONLY_SD15).base is SD15
+
+
+def test_the_order_of_the_served_bases_does_not_matter() -> None:
+    assert suitable_base((1024, 1024), [SD15, SDXL]) is suitable_base((1024, 1024), [SDXL, SD15])
+
+
+@pytest.mark.parametrize("base", ["sd15", "sdxl"])
+def test_a_named_base_is_taken_whatever_the_size(base: str) -> None:
+    options = parse_options({"inpainting_base_model": base})
+    assert choose_base(options, (512, 512), BOTH).name == base
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "code", "field"),
+    [
+        (
+            {"inpainting_base_model": "sdxl"},
+            ModelUnavailable,
+            "model_unavailable",
+            "inpainting_base_model",
+        ),
+        ({"checkpoint": "paint16"}, UnknownName, "unknown_name", "checkpoint"),
+        ({"checkpoint": "../paint15"}, UnknownName, "unknown_name", "checkpoint"),
+        ({"checkpoint": "line15"}, UnknownName, "unknown_name", "checkpoint"),
+        (
+            {"checkpoint": "octoai:paintxl", "inpainting_base_model": "sd15"},
+            InvalidInput,
+            "checkpoint_incompatible",
+            "checkpoint",
+        ),
+        # of a base that is not served, which the checkpoint alone asks for
+        (
+            {"checkpoint": "paintxl"},
+            ModelUnavailable,
+            "model_unavailable",
+            "inpainting_base_model",
+        ),
+        ({"checkpoint": "paint15"}, ModelUnavailable, "model_unavailable", "checkpoint"),
+        ({"loras": {"line16": 1}}, UnknownName, "unknown_name", "loras"),
+        ({"loras": {"line16": 0}}, UnknownName, "unknown_name", "loras"),
+        ({"loras": {"linexl": 0}}, InvalidInput, "adapter_incompatible", "loras"),
+        ({"loras": {"line15": None}}, ModelUnavailable, "model_unavailable", "loras"),
+        ({"use_refiner": True}, InvalidInput, "refiner_unsupported", "use_refiner"),
+    ],
+)
+def test_refusals(
+    options: dict[str, object], error: type[InvalidInput], code: str, field: str
+) -> None:
+    with pytest.raises(error) as caught:
+        choose_base(parse_options(options), (512, 512), ONLY_SD15)
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+def test_an_unserved_base_lists_those_served() -> None:
+    with pytest.raises(ModelUnavailable, match="served: sd15"):
+        choose_base(parse_options({"inpainting_base_model": "sdxl"}), (512, 512), ONLY_SD15)
+
+
+def test_an_unknown_checkpoint_lists_the_closest() -> None:
+    with pytest.raises(UnknownName, match="closest: paint15"):
+        choose_base(parse_options({"checkpoint": "paint16"}), (512, 512), ONLY_SD15)
+
+
+@pytest.mark.parametrize("loras", [{}, {"line15": 0}])
+def test_no_lora_and_a_lora_of_weight_zero_are_served(loras: dict[str, float]) -> None:
+    assert choose_base(parse_options({"loras": loras}), (512, 512), ONLY_SD15).name == "sd15"
+
+
+def test_the_refiner_of_sdxl_is_not_served_yet() -> None:
+    with pytest.raises(ModelUnavailable, match="refiner"):
+        choose_base(parse_options({"use_refiner": True}), (1024, 1024), BOTH)
+
+
+def test_the_lists_of_the_reference() -> None:
+    assert {base: len(sizes) for base, sizes in RESOLUTIONS.items()} == {SDXL: 12, SD15: 25}
+    assert listed(SDXL).startswith("640x1536, 768x1344, 832x1216")
+    assert len(set(RESOLUTIONS[SD15])) == 25
