@@ -1,0 +1,116 @@
+"""``afterdetail models``: which models and styles there are, where they lie, how to get them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from afterdetail.cli.options import AsJson
+from afterdetail.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from afterdetail.models.catalogue import Catalogue, ModelSpec
+
+models = typer.Typer(help="Which models and styles there are, and how to get them.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As `afterdetail models list` has it.")]
+CatalogueFile = Annotated[
+    str | None,
+    typer.Option(
+        "--models",
+        metavar="NAMES|FILE",
+        help="A catalogue of your own (.toml).",
+        show_default="everything built in",
+    ),
+]
+
+
+@models.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@models.command("list")
+def list_models(catalogue: CatalogueFile = None, as_json: AsJson = False) -> None:
+    """List the models of the catalogue, and which of them are on this machine."""
+    rows = [_Row(spec, _place(spec)) for spec in _load(catalogue).models]
+    if as_json:
+        typer.echo(json.dumps([row.as_json() for row in rows]))
+        return
+    table = Table("name", "kind", "base", "here", "licence", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row.as_text())
+    Console().print(table)
+
+
+@models.command()
+def path(name: Name, catalogue: CatalogueFile = None) -> None:
+    """Print where a model lies; an error if it is not on this machine."""
+    from afterdetail.models.store import locate
+
+    typer.echo(str(locate(_load(catalogue).find(None, name))))
+
+
+@models.command()
+def pull(name: Name, catalogue: CatalogueFile = None) -> None:
+    """Download a model from the hub, unless it is there; print where it lies."""
+    from afterdetail.models import store
+
+    typer.echo(str(store.pull(_load(catalogue).find(None, name))))
+
+
+@models.command()
+def styles(as_json: AsJson = False) -> None:
+    """List the style presets; as JSON, with their wording."""
+    from afterdetail.prompts.styles import find, names
+
+    if as_json:
+        found = [find(name) for name in names()]
+        rows = [{"name": s.name, "prompt": s.prompt, "negative_prompt": s.negative} for s in found]
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(names()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A model, and where it is on this machine, if it is."""
+
+    spec: ModelSpec
+    place: Path | None
+
+    def as_text(self) -> tuple[str, ...]:
+        here = "yes" if self.place else "no"
+        return (self.spec.name, self.spec.kind, self.spec.base or "", here, self.spec.licence)
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "name": self.spec.name,
+            "kind": self.spec.kind,
+            "base": self.spec.base,
+            "present": self.place is not None,
+            "path": str(self.place) if self.place else None,
+            "licence": self.spec.licence,
+        }
+
+
+def _place(spec: ModelSpec) -> Path | None:
+    from afterdetail.models.store import locate
+
+    try:
+        return locate(spec)
+    except ModelUnavailable:
+        return None
+
+
+def _load(catalogue: str | None) -> Catalogue:
+    from afterdetail.models.catalogue import built_in, load_catalogue
+
+    return load_catalogue(catalogue) if catalogue else built_in()

@@ -1,0 +1,142 @@
+"""The fields of :class:`~afterdetail.options.DetailOptions` as options of a command."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from afterdetail.errors import InvalidInput
+from afterdetail.options import DetailOptions, parse_options
+
+DEFAULT_MODELS = "sd15"
+
+Models = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES|FILE",
+        help="Built-in bases ('tiny', 'sd15', 'sd15,sdxl') or a catalogue of your own (.toml).",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="cpu|cuda|mps", help="Where to compute.", show_default="the fastest"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ImageEncoding = Annotated[
+    Literal["png", "jpeg"] | None,
+    typer.Option(help="How to write pictures, whatever the extension.", show_default=False),
+]
+
+REPEATED = ("seed", "loras")
+ALIASES = {"loras": ("--lora",)}
+METAVARS = {"loras": "NAME[=WEIGHT]", "sampler": "NAME", "seed": "NUMBER"}
+HELP = {
+    "loras": "A LoRA to apply, and its weight (1 if none is given). Can be given more than once.",
+    "seed": (
+        "Object i, most confident first, is drawn with this seed + i; given more than once, with "
+        "the i-th of them, cycling. Otherwise random."
+    ),
+}
+"""Where the command line says it otherwise than the request does."""
+
+
+def takes_detail_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each request field; it gets them all as ``options``.
+
+    ``mask_blur`` becomes ``--mask-blur``; ``seed`` and ``loras`` can be given more than once. Types
+    are the command line's business, ranges are checked by :func:`parse_options`.
+    """
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        fields = {name: given.pop(name) for name in DetailOptions.model_fields}
+        command(options=_validated(fields), **given)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
+    parameters = [*own, *(_parameter(*item) for item in DetailOptions.model_fields.items())]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {item.name: item.annotation for item in parameters}
+    return with_options
+
+
+def default_of(field: str) -> Any:
+    """The default of a request field."""
+    return DetailOptions.model_fields[field].default
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind = _plain_type(field.annotation)
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        *ALIASES.get(name, ()),
+        help=_help(name, field, kind),
+        show_default=field.default is not None,
+        metavar=METAVARS.get(name),
+        case_sensitive=False,
+        rich_help_panel="What to find, and how to repaint it",
+    )
+    annotation: Any = list[kind] | None if name in REPEATED else kind  # type: ignore[valid-type]
+    if field.default is None:
+        annotation |= None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=Annotated[annotation, option],
+    )
+
+
+def _help(name: str, field: FieldInfo, kind: Any) -> str:
+    text = HELP.get(name) or " ".join((field.description or "").split())
+    if name in METAVARS and issubclass(kind, Enum):
+        text += f" One of {', '.join(item.value for item in kind)}."
+    return escape(text)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type of one value: without ``Annotated``, ``None`` and alternatives; text for a dict."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _plain_type(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return _plain_type(next(arg for arg in get_args(annotation) if arg is not NoneType))
+    return str if origin is dict else annotation
+
+
+def _validated(fields: dict[str, Any]) -> DetailOptions:
+    """The options that were given, as a record; an error names the option, not the field."""
+    given = {name: value for name, value in fields.items() if value not in (None, [])}
+    seeds = given.get("seed", [])
+    if len(seeds) == 1:
+        given["seed"] = seeds[0]
+    if "loras" in given:
+        given["loras"] = _loras(given["loras"])
+    try:
+        return parse_options(given)
+    except InvalidInput as error:
+        field = error.field or ""
+        text = str(error).removeprefix(f"{field}: ")
+        message = f"--{field.replace('_', '-')}: {text}"
+        raise InvalidInput(error.code, message, field=field) from None
+
+
+def _loras(given: Sequence[str]) -> dict[str, float | None]:
+    """``NAME=WEIGHT`` or ``NAME``, whose weight is 1."""
+    weights: dict[str, float | None] = {}
+    for item in given:
+        name, _, weight = item.partition("=")
+        try:
+            weights[name] = float(weight) if weight else None
+        except ValueError:
+            message = f"--lora: {item[:80]!r} is not NAME=WEIGHT, such as freckles=0.8"
+            raise InvalidInput("lora_invalid", message, field="loras") from None
+    return weights
