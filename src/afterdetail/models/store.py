@@ -83,7 +83,7 @@ def verify(spec: ModelSpec, path: Path) -> None:
     if found != spec.sha256:
         raise WeightsError(
             f"{path} is not the {spec.name} of the catalogue: sha256 {found[:12]}..., expected "
-            f"{spec.sha256[:12]}...; {_remedy(spec)}"
+            f"{spec.sha256[:12]}...; {remedy(spec)}"
         )
 
 
@@ -211,7 +211,7 @@ def _verify_pulled(spec: ModelSpec, file: Path) -> None:
     blob.unlink(missing_ok=True)
     raise WeightsError(
         f"{spec.source.hub} sent a wrong {file.name}: sha256 {found[:12]}..., expected "
-        f"{expected[:12]}...; it was removed, {_remedy(spec)}"
+        f"{expected[:12]}...; it was removed, {remedy(spec)}"
     )
 
 
@@ -221,7 +221,7 @@ def _missing_from_cache(spec: ModelSpec) -> Path:
     raise _unavailable(
         spec,
         f"{spec.name} is not on this machine: no {_what(spec)} in {constants.HF_HUB_CACHE}; "
-        f"{_remedy(spec)}",
+        f"{remedy(spec)}",
     )
 
 
@@ -230,7 +230,7 @@ def _what(spec: ModelSpec) -> str:
     return f"{source.file} of {source.hub}" if source.file else str(source.hub)
 
 
-def _remedy(spec: ModelSpec) -> str:
+def remedy(spec: ModelSpec) -> str:
     if spec.source.hub is not None:
         return f"get it with: afterdetail models pull {spec.name}"
     return "reinstall afterdetail" if spec.source.package else "replace it or mend the catalogue"
