@@ -60,8 +60,9 @@ def dilate(mask: Mask, kernel: int) -> Mask:
     alpha, box = _with_margin(mask, reach)
     grown = 0
     while grown < reach:
-        # Three points, two steps apart, join three windows of the reach so far into one.
-        step = min(2 * grown + 1, reach - grown)
+        # Three windows of the reach so far, side by side, are one of twice that reach: a kernel
+        # of any size in few passes. A longer step would miss what a window beyond an edge sees.
+        step = min(grown + 1, reach - grown)
         points = np.zeros((2 * step + 1, 1), np.uint8)
         points[::step] = 1
         alpha = np.asarray(cv2.dilate(cv2.dilate(alpha, points), points.T), np.uint8)

@@ -32,9 +32,8 @@ def plan(mask_box: PixelBox, picture: Size, padding: int, sizes: Sequence[Size])
         if grown[0] <= picture[0] and grown[1] <= picture[1]:
             return Region(_around(padded, grown, picture), size, PixelBox(0, 0, *size))
     size = nearest_first[0]
-    grown = _grown(padded.size, size)
-    context = _around(padded, grown, picture)
-    return Region(context, size, _content(context.size, grown, size))
+    context = _around(padded, _grown(padded.size, size), picture)
+    return Region(context, size, _content(context.size, size))
 
 
 def extract(rgb: RGB, region: Region) -> RGB:
@@ -106,12 +105,10 @@ def _around(padded: PixelBox, grown: Size, picture: Size) -> PixelBox:
     return PixelBox(x0, y0, x1, y1)
 
 
-def _content(context: Size, grown: Size, size: Size) -> PixelBox:
-    """Where the cut context lies, in the middle, when ``grown`` is scaled to ``size``."""
-    width, height = (
-        max(1, round(part * to / whole))
-        for part, whole, to in zip(context, grown, size, strict=True)
-    )
+def _content(context: Size, size: Size) -> PixelBox:
+    """Where the context lies, in the middle of ``size``, when it is scaled to fit."""
+    scale = min(size[0] / context[0], size[1] / context[1])
+    width, height = (max(1, round(length * scale)) for length in context)
     x0, y0 = (size[0] - width) // 2, (size[1] - height) // 2
     return PixelBox(x0, y0, x0 + width, y0 + height)
 

@@ -42,7 +42,9 @@ def to_picture(image: Image.Image) -> Picture:
     image = _eight_bit(image)
     alpha = None
     if image.has_transparency_data:
-        alpha = np.ascontiguousarray(upright(np.asarray(_converted(image, "RGBA").getchannel("A"))))
+        with_alpha = _converted(image, "RGBA")
+        alpha = np.ascontiguousarray(upright(np.asarray(with_alpha.getchannel("A"))))
+        image = image if image.mode == "LA" else with_alpha
     is_rgb = profile[16:20] == b"RGB "
     rgb = np.asarray(_converted(image if is_rgb else _managed(image, profile), "RGB"))
     return Picture(np.ascontiguousarray(upright(rgb)), alpha, profile if is_rgb else None)

@@ -25,7 +25,7 @@ MAX_ASPECT = 32
 """Longer side to shorter: beyond it a detector that scales the whole picture down sees a line."""
 MAX_METADATA = 16_000_000
 """Bytes that the compressed texts and colour profile of one PNG may unpack to."""
-MAX_PARTS = 100_000
+MAX_PARTS = 20_000
 """Chunks of a PNG, segments of a JPEG. Photographs have a few thousand at most."""
 MAX_SCANS = 100
 """Passes of a progressive JPEG. Encoders write about ten; thousands, of a few bytes each, would
