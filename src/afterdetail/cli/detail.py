@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from afterdetail.cli.options import (
     Models,
     takes_detail_options,
 )
+from afterdetail.cli.quiet import quiet_libraries
 from afterdetail.errors import AfterdetailError, InvalidInput, ModelUnavailable, WeightsError
 from afterdetail.options import DetailOptions
 
@@ -59,21 +60,11 @@ def detail(
 
     styles.find(options.style_preset)
     tasks = plan(inputs, out, image_encoding)
-    from afterdetail.pipeline import Detailer
+    with quiet_libraries():
+        from afterdetail.pipeline import Detailer
 
-    failed = 0
-    with Detailer(models, device=device) as detailer, _progress(len(tasks)) as progress:
-        for task in progress.track(tasks, description="detailing"):
-            try:
-                done = _detail_one(detailer, task, options)
-            except AfterdetailError as error:
-                if len(tasks) == 1 or _concerns_every_picture(error):
-                    raise
-                failed += 1
-                typer.echo(f"afterdetail: {task.source}: {error}", err=True)
-            else:
-                failed += done.output is None
-                _say(progress, json.dumps(done.as_json()) if as_json else done.as_text())
+        with Detailer(models, device=device) as detailer:
+            failed = _detail_all(detailer, tasks, options, as_json)
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -108,6 +99,26 @@ class Done:
             what += f"; the safety checker refused {self.result.num_removed_for_safety}"
         target = str(self.output) if self.output else "not written"
         return f"{self.source} -> {target}: {what}; {sum(self.timings.values()):.1f} s"
+
+
+def _detail_all(
+    detailer: Detailer, tasks: Sequence[Task], options: DetailOptions, as_json: bool
+) -> int:
+    """Detail one picture after the other and tell of each; returns how many were not written."""
+    failed = 0
+    with _progress(len(tasks)) as progress:
+        for task in progress.track(tasks, description="detailing"):
+            try:
+                done = _detail_one(detailer, task, options)
+            except AfterdetailError as error:
+                if len(tasks) == 1 or _concerns_every_picture(error):
+                    raise
+                failed += 1
+                typer.echo(f"afterdetail: {task.source}: {error}", err=True)
+            else:
+                failed += done.output is None
+                _say(progress, json.dumps(done.as_json()) if as_json else done.as_text())
+    return failed
 
 
 def _detail_one(detailer: Detailer, task: Task, options: DetailOptions) -> Done:

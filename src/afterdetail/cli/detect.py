@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from afterdetail.cli.files import check_writable, encoding_of, read, write
 from afterdetail.cli.options import DEFAULT_MODELS, AsJson, Models, default_of
+from afterdetail.cli.quiet import quiet_libraries
 from afterdetail.options import parse_options
 from afterdetail.types import Detection, Picture
+
+if TYPE_CHECKING:
+    from afterdetail.detectors.base import Detector
+
+DETECTOR_FILES = (".pt", ".onnx", ".safetensors")
 
 
 def detect(
@@ -35,18 +41,24 @@ def detect(
         encoding_of(preview)
         check_writable(preview.parent)
     picture = read(file)
-    from afterdetail.detectors.registry import load_detector
-    from afterdetail.models.catalogue import load_catalogue
-
-    found = load_detector(options.detector, load_catalogue(models)).detect(
-        picture.rgb, options.confidence
-    )
+    with quiet_libraries():
+        found = _detector(options.detector, models).detect(picture.rgb, options.confidence)
     if preview is not None:
         _write_preview(picture, found, preview)
     if as_json:
         typer.echo(json.dumps([_as_json(item) for item in found]))
     else:
         typer.echo(_as_text(file, found))
+
+
+def _detector(name: str, models: str) -> Detector:
+    """A detector of the catalogue, or of a weights file."""
+    from afterdetail.detectors.registry import load_detector, load_detector_file
+    from afterdetail.models.catalogue import load_catalogue
+
+    if name.endswith(DETECTOR_FILES):
+        return load_detector_file(Path(name))
+    return load_detector(name, load_catalogue(models))
 
 
 def _write_preview(picture: Picture, found: list[Detection], file: Path) -> None:

@@ -13,6 +13,7 @@ from afterdetail import __version__
 from afterdetail.cli.detail import detail
 from afterdetail.cli.detect import detect
 from afterdetail.cli.models import models
+from afterdetail.cli.quiet import debugging
 from afterdetail.cli.serve import serve
 from afterdetail.errors import AfterdetailError
 
@@ -53,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: some of the pictures failed. 2: the caller's mistake. 70: ours. 130: interrupted.
     Errors are one line on stderr; ``AFTERDETAIL_DEBUG=1`` shows their tracebacks.
     """
-    debug = os.environ.get("AFTERDETAIL_DEBUG") == "1"
     try:
         return app(arguments, standalone_mode=False) or 0
     except KeyboardInterrupt:
@@ -64,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         return _complain(error.format_message(), error.exit_code)
     except AfterdetailError as error:
-        if debug:
+        if debugging():
             raise
         return _complain(str(error), USER_ERROR)
     except Exception as error:
-        if debug:
+        if debugging():
             raise
         what = f"{type(error).__name__}: {error}"
         return _complain(f"internal error: {what}; AFTERDETAIL_DEBUG=1 shows where", INTERNAL_ERROR)
