@@ -18,6 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"images", "prompts"}),
     frozenset({"models", "results"}),
     frozenset({"detectors", "masks", "regions", "waves", "engine", "safety", "composite"}),
+    frozenset({"repaint"}),
     frozenset({"pipeline"}),
     frozenset({"schema"}),
     frozenset({"server"}),

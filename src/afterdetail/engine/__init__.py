@@ -1,0 +1,1 @@
+"""The engine: denoises the jobs of all callers together, step by step."""

@@ -1,0 +1,150 @@
+"""Masked image-to-image, one step at a time, for many jobs in one UNet forward.
+
+The loop is that of diffusers' ``StableDiffusionInpaintPipeline``, turned inside out: what its call
+does before the loop is :func:`begin`, the forward is :func:`predict`, the rest of a step is
+:func:`advance`. Random numbers are drawn in that pipeline's order from a CPU generator of the job's
+own, so the same seed gives the same picture there and here, and on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from afterdetail.engine import samplers
+from afterdetail.engine.job import Job, Running
+from afterdetail.models.diffusion import DiffusionModel
+
+Moments = tuple[torch.Tensor, torch.Tensor]
+"""Mean and standard deviation of encoded latents, float32 ``(1, C, h, w)`` each."""
+
+
+def begin(
+    job: Job, embeddings: torch.Tensor, mask: torch.Tensor, clean: Moments, masked: Moments | None
+) -> Running:
+    """A job ready for its first step.
+
+    Args:
+        embeddings: the prompt's row, behind the negative one's if guided: ``(rows, tokens, D)``.
+        mask: ``(1, 1, H, W)``, 1 where to repaint.
+        clean: the encoded picture.
+        masked: the encoded picture without what is under the mask; only for a model that
+            takes it.
+    """
+    model = job.model
+    generator = torch.Generator("cpu").manual_seed(job.seed)
+    sampler, timesteps = samplers.make_sampler(
+        job.sampler, model.scheduler_config, job.steps, job.strength, job.seed
+    )
+    # The order of the draws is the pipeline's: picture (not by a mask-taking model at full
+    # strength), noise, masked picture (drawn there even where nothing uses it).
+    full = job.strength == 1.0
+    known = None if model.takes_mask and full else _sample(model, clean, generator)
+    noise = _draw(clean[0], generator)
+    hidden = _sample(model, masked if masked is not None else clean, generator)
+    latent_mask = F.interpolate(mask, size=noise.shape[-2:]).to(model.device)
+    return Running(
+        job=job,
+        generator=generator,
+        sampler=sampler,
+        timesteps=timesteps,
+        latents=_first_latents(sampler, timesteps, noise, None if full else known),
+        noise=noise,
+        mask=latent_mask,
+        known=None if model.takes_mask else known,
+        channels=torch.cat([latent_mask, hidden], dim=1) if model.takes_mask else None,
+        embeddings=embeddings,
+    )
+
+
+def _first_latents(
+    sampler: object, timesteps: torch.Tensor, noise: torch.Tensor, known: torch.Tensor | None
+) -> torch.Tensor:
+    """Pure noise at full strength, else the known latents noised to the first timestep."""
+    first: torch.Tensor
+    if known is None:
+        first = noise * sampler.init_noise_sigma  # type: ignore[attr-defined]
+    else:
+        first = sampler.add_noise(known, noise, timesteps[:1])  # type: ignore[attr-defined]
+    return first
+
+
+def _sample(model: DiffusionModel, moments: Moments, generator: torch.Generator) -> torch.Tensor:
+    mean, std = moments
+    return model.scaling_factor * (mean + std * _draw(mean, generator))
+
+
+def _draw(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like.device)
+
+
+def predict(batch: Sequence[Running], pinned_rows: int | None = None) -> list[torch.Tensor]:
+    """The guided noise prediction of each job at its own timestep, in one forward.
+
+    Changes nothing, so it can be tried again with fewer jobs.
+
+    Args:
+        batch: jobs of one model, latent size and number of prompt windows.
+        pinned_rows: fill the forward up to this many rows. Kernels are chosen by row count: at
+            the same count a row's result does not depend on its neighbours to the last bit.
+
+    Returns:
+        For each job float32 ``(1, C, h, w)``.
+    """
+    model = batch[0].job.model
+    rows = torch.cat([_model_input(running) for running in batch])
+    timesteps = torch.cat([_timesteps(running) for running in batch])
+    embeddings = torch.cat([running.embeddings for running in batch])
+    filler = max(0, (pinned_rows or 0) - len(rows))
+    prediction: torch.Tensor = model.unet(
+        _filled(rows, filler).to(model.device, model.dtype),
+        _filled(timesteps, filler).to(model.device),
+        encoder_hidden_states=_filled(embeddings, filler).to(model.device, model.dtype),
+        return_dict=False,
+    )[0].float()
+    parts = torch.split(prediction[: len(rows)], [running.job.rows for running in batch])
+    return [_guide(running.job, part) for running, part in zip(batch, parts, strict=True)]
+
+
+def _filled(rows: torch.Tensor, filler: int) -> torch.Tensor:
+    return torch.cat([rows, rows[:1].expand(filler, *rows.shape[1:])]) if filler else rows
+
+
+def _model_input(running: Running) -> torch.Tensor:
+    timestep = running.timesteps[running.index]
+    scaled: torch.Tensor = running.sampler.scale_model_input(running.latents, timestep)
+    if running.channels is not None:
+        scaled = torch.cat([scaled, running.channels], dim=1)
+    return scaled.expand(running.job.rows, -1, -1, -1)
+
+
+def _timesteps(running: Running) -> torch.Tensor:
+    # Some samplers' timesteps are fractional: every row keeps its own value, as float.
+    return running.timesteps[running.index].reshape(1).float().expand(running.job.rows)
+
+
+def _guide(job: Job, prediction: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022)."""
+    if not job.guided:
+        return prediction
+    without, with_prompt = torch.chunk(prediction, 2)
+    guided: torch.Tensor = without + job.guidance_scale * (with_prompt - without)
+    return guided
+
+
+def advance(running: Running, prediction: torch.Tensor) -> None:
+    """Finish the step: move the latents on, and draw the unmasked part back to the picture."""
+    timestep = running.timesteps[running.index]
+    latents = samplers.advance(
+        running.sampler, prediction, timestep, running.latents, running.generator
+    )
+    running.index += 1
+    if running.known is not None:
+        known = running.known
+        if not running.done:
+            following = running.timesteps[running.index].reshape(1)
+            known = running.sampler.add_noise(known, running.noise, following)
+        latents = (1 - running.mask) * known + running.mask * latents
+    running.latents = latents

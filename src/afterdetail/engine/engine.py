@@ -1,0 +1,162 @@
+"""The engine's tick: schedule, run, postprocess. No threads here; see ``service``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+from afterdetail.engine import decoder, denoiser, encoder
+from afterdetail.engine.job import Job, Progress, Running
+from afterdetail.engine.scheduler import Entry, Scheduler, Stage
+from afterdetail.engine.split import describe, run_split
+from afterdetail.errors import AfterdetailError, DeadlineExceeded
+from afterdetail.types import RGB
+
+R = TypeVar("R")
+
+MOST_ROWS_OF_A_JOB = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """A job that left the engine: its picture, at the size it came with, or why there is none."""
+
+    number: int
+    outcome: RGB | AfterdetailError
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A job in the engine: as it came, as the policy sees it, and, once encoded, as it runs."""
+
+    job: Job
+    entry: Entry
+    running: Running | None = None
+
+    @property
+    def state(self) -> Running:
+        assert self.running is not None, "a job is encoded before its first step"
+        return self.running
+
+
+@dataclass(slots=True)
+class Engine:
+    """Denoises all jobs it holds together, one step of one batch at each :meth:`step`.
+
+    Args:
+        scheduler: which jobs run in a tick.
+        pinned_rows: run every forward with exactly this many rows (a guided job has two), so
+            that not even the last bit of a result depends on the other jobs. Costs the speed
+            of batching.
+    """
+
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    pinned_rows: int | None = None
+    _slots: dict[int, Slot] = field(default_factory=dict)
+    _finished: list[Finished] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pinned_rows is not None:
+            self.scheduler.row_limit = self.pinned_rows
+
+    @property
+    def idle(self) -> bool:
+        return not self._slots
+
+    def add(self, job: Job) -> int:
+        """Take a job, which joins at the next step; returns its number."""
+        self._count += 1
+        entry = Entry(self._count, job.model, job.rows, time.monotonic(), job.deadline)
+        self._slots[entry.number] = Slot(job, entry)
+        self.scheduler.add(entry)
+        return entry.number
+
+    def abort(self, number: int) -> None:
+        """Forget a job, whatever its state. Unknown numbers are fine: it may just have finished."""
+        self._slots.pop(number, None)
+        self.scheduler.remove(number)
+
+    def progress(self, number: int) -> Progress:
+        slot = self._slots.get(number)
+        return slot.running.progress if slot and slot.running else Progress()
+
+    @torch.inference_mode()
+    def step(self) -> list[Finished]:
+        """Run one tick and return the jobs that left: done, failed or out of time."""
+        now = time.monotonic()
+        for entry in self.scheduler.expired(now):
+            self._leave(self._slots[entry.number], DeadlineExceeded("the time limit has passed"))
+        tick = self.scheduler.next_tick(now)
+        self._encode([self._slots[entry.number] for entry in tick.encode])
+        self._denoise([self._slots[entry.number] for entry in tick.denoise])
+        self._decode([self._slots[entry.number] for entry in tick.decode])
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _encode(self, slots: Sequence[Slot]) -> None:
+        for group in self._groups(slots):
+            started = run_split([slot.job for slot in group], encoder.encode)
+            self._apply(group, started, _start)
+
+    def _denoise(self, slots: Sequence[Slot]) -> None:
+        predictions = run_split(
+            [slot.state for slot in slots],
+            lambda batch: denoiser.predict(batch, self.pinned_rows),
+            self._shrink,
+        )
+        self._apply(slots, predictions, _advance)
+
+    def _decode(self, slots: Sequence[Slot]) -> None:
+        for group in self._groups(slots):
+            pictures = run_split([slot.state for slot in group], decoder.decode)
+            self._apply(group, pictures, lambda slot, picture: self._leave(slot, picture))
+
+    def _groups(self, slots: Iterable[Slot]) -> list[list[Slot]]:
+        """Slots that may share an autoencoder's forward; each alone when rows are pinned."""
+        groups: dict[Hashable, list[Slot]] = {}
+        for slot in slots:
+            alone = slot.entry.number if self.pinned_rows else None
+            groups.setdefault((slot.job.image.shape, alone), []).append(slot)
+        return list(groups.values())
+
+    def _apply(
+        self,
+        slots: Sequence[Slot],
+        results: Sequence[R | AfterdetailError],
+        then: Callable[[Slot, R], None],
+    ) -> None:
+        """Hand each slot its part of a batch's results; one that fails leaves alone."""
+        for slot, result in zip(slots, results, strict=True):
+            if isinstance(result, AfterdetailError):
+                self._leave(slot, result)
+                continue
+            try:
+                then(slot, result)
+            except Exception as error:
+                self._leave(slot, describe(error))
+
+    def _shrink(self, batch: Sequence[Running]) -> None:
+        """These rows did not fit into memory together: from now on at most half as many."""
+        rows = sum(running.job.rows for running in batch)
+        self.scheduler.row_limit = max(MOST_ROWS_OF_A_JOB, rows // 2)
+
+    def _leave(self, slot: Slot, outcome: RGB | AfterdetailError) -> None:
+        self.abort(slot.entry.number)
+        self._finished.append(Finished(slot.entry.number, outcome))
+
+
+def _start(slot: Slot, running: Running) -> None:
+    slot.running = running
+    slot.entry.key = (slot.job.image.shape, running.embeddings.shape[1])
+    slot.entry.stage = Stage.DENOISE
+
+
+def _advance(slot: Slot, prediction: torch.Tensor) -> None:
+    denoiser.advance(slot.state, prediction)
+    if slot.state.done:
+        slot.entry.stage = Stage.DECODE

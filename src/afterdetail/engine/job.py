@@ -1,0 +1,83 @@
+"""What the engine is asked to do, and what it knows of a job while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.options import Sampler
+from afterdetail.types import RGB, Gray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One patch to repaint with a mask.
+
+    ``image`` is uint8 ``(H, W, 3)`` at the size to denoise at (multiples of the model's latent
+    factor), ``mask`` uint8 ``(H, W)``: values from 128 on are repainted. ``strength`` is in (0, 1];
+    ``guidance_scale`` of 1 and below means no unconditional half. ``deadline`` is in the seconds of
+    ``time.monotonic``.
+    """
+
+    model: DiffusionModel
+    image: RGB
+    mask: Gray
+    prompt: str = ""
+    negative_prompt: str = ""
+    sampler: Sampler = Sampler.DDIM
+    steps: int = 20
+    strength: float = 0.9
+    guidance_scale: float = 7.5
+    seed: int = 1
+    deadline: float | None = None
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance_scale > 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of a UNet batch this job takes in every step."""
+        return 2 if self.guided else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Step ``step`` of ``steps`` is done; (0, 0) while the job waits."""
+
+    step: int = 0
+    steps: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A job between its first and its last step. All tensors have a leading row axis of 1, float32.
+
+    ``sampler`` is a diffusers scheduler of this job alone: it keeps the history of its steps.
+    ``known`` are the latents of the clean picture, which the unmasked part is drawn back to;
+    ``None`` for a model that takes the mask as channels. ``channels`` are those extra channels.
+    ``embeddings`` holds the prompt's row, behind the negative prompt's if the job is guided.
+    """
+
+    job: Job
+    generator: torch.Generator
+    sampler: Any
+    timesteps: torch.Tensor
+    latents: torch.Tensor
+    noise: torch.Tensor
+    mask: torch.Tensor
+    known: torch.Tensor | None
+    channels: torch.Tensor | None
+    embeddings: torch.Tensor
+    index: int = 0
+
+    @property
+    def done(self) -> bool:
+        return self.index >= len(self.timesteps)
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.index, len(self.timesteps))

@@ -1,0 +1,99 @@
+"""Sampler names to diffusers schedulers.
+
+A diffusers scheduler keeps the history of its steps, so every job gets an instance of its own. It
+is built from the base model's own scheduler configuration (betas, prediction type, spacing), so
+that a name means the same as ``Scheduler.from_config(pipe.scheduler.config, ...)`` in diffusers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import diffusers
+import torch
+
+from afterdetail.options import Sampler
+
+KARRAS = {"use_karras_sigmas": True}
+PLAIN = {"use_karras_sigmas": False}
+MULTISTEP = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+MULTISTEP_SDE = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}
+
+# Names must give what they say, so the Karras setting is always written out: a base model's own
+# configuration may carry one.
+SAMPLERS: Mapping[Sampler, tuple[str, Mapping[str, Any]]] = {
+    Sampler.PNDM: ("PNDMScheduler", {"skip_prk_steps": True}),
+    Sampler.LMS: ("LMSDiscreteScheduler", PLAIN),
+    Sampler.KLMS: ("LMSDiscreteScheduler", KARRAS),
+    Sampler.DDIM: ("DDIMScheduler", {}),
+    Sampler.DDPM: ("DDPMScheduler", {}),
+    Sampler.HEUN: ("HeunDiscreteScheduler", PLAIN),
+    Sampler.K_HEUN: ("HeunDiscreteScheduler", KARRAS),
+    Sampler.K_EULER: ("EulerDiscreteScheduler", PLAIN),
+    Sampler.K_EULER_ANCESTRAL: ("EulerAncestralDiscreteScheduler", {}),
+    Sampler.DPM_SOLVER_MULTISTEP: ("DPMSolverMultistepScheduler", MULTISTEP | PLAIN),
+    Sampler.DPM_PLUS_PLUS_2M_KARRAS: ("DPMSolverMultistepScheduler", MULTISTEP | KARRAS),
+    Sampler.DPM_PLUS_PLUS_2M_SDE: ("DPMSolverMultistepScheduler", MULTISTEP_SDE | PLAIN),
+    Sampler.DPM_PLUS_PLUS_2M_SDE_KARRAS: ("DPMSolverMultistepScheduler", MULTISTEP_SDE | KARRAS),
+    Sampler.DPM_SINGLE: (
+        "DPMSolverSinglestepScheduler",
+        {"algorithm_type": "dpmsolver++"} | PLAIN,
+    ),
+    Sampler.DPM_2: ("KDPM2DiscreteScheduler", PLAIN),
+    Sampler.DPM_2_KARRAS: ("KDPM2DiscreteScheduler", KARRAS),
+    Sampler.DPM_2_ANCESTRAL: ("KDPM2AncestralDiscreteScheduler", PLAIN),
+    Sampler.DPM_2_ANCESTRAL_KARRAS: ("KDPM2AncestralDiscreteScheduler", KARRAS),
+    Sampler.DPM_PLUS_PLUS_SDE_KARRAS: ("DPMSolverSDEScheduler", KARRAS),
+    Sampler.UNI_PC: ("UniPCMultistepScheduler", PLAIN),
+    Sampler.LCM: ("LCMScheduler", {}),
+}
+
+LCM_ORIGINAL_STEPS = 50
+"""Steps an LCM was distilled from (Luo et al. 2023); its schedule is a part of theirs."""
+
+
+def make_sampler(
+    sampler: Sampler, config: Mapping[str, Any], steps: int, strength: float, seed: int
+) -> tuple[Any, torch.Tensor]:
+    """A fresh scheduler, ready for its first step, and the timesteps to run: ``(N,)``, N >= 1.
+
+    Of the ``steps`` of the whole schedule the last ``max(1, int(steps * strength))`` are run, as in
+    diffusers' image-to-image pipelines. A second-order sampler has two timesteps to each step.
+    ``seed`` feeds the Brownian noise of DPM++ SDE, the only noise not drawn from the job's
+    generator.
+    """
+    name, options = SAMPLERS[sampler]
+    if sampler is Sampler.DPM_PLUS_PLUS_SDE_KARRAS:
+        options = {**options, "noise_sampler_seed": seed}
+    scheduler = getattr(diffusers, name).from_config(dict(config), **options)
+    if sampler is Sampler.LCM and steps > LCM_ORIGINAL_STEPS:
+        scheduler.set_timesteps(steps, original_inference_steps=steps)
+    else:
+        scheduler.set_timesteps(steps)
+    first = (steps - max(1, min(int(steps * strength), steps))) * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return scheduler, scheduler.timesteps[first:]
+
+
+def advance(
+    scheduler: Any,
+    prediction: torch.Tensor,
+    timestep: torch.Tensor,
+    latents: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The latents one step further: float32 ``(1, C, h, w)``, like the prediction."""
+    extra = {"generator": generator} if _draws_noise(scheduler.__class__) else {}
+    stepped: torch.Tensor = scheduler.step(
+        prediction, timestep, latents, **extra, return_dict=False
+    )[0]
+    return stepped
+
+
+@lru_cache(maxsize=len(SAMPLERS))
+def _draws_noise(scheduler: type) -> bool:
+    return "generator" in inspect.signature(scheduler.step).parameters  # type: ignore[attr-defined]

@@ -1,0 +1,136 @@
+"""Which jobs run in the next tick: pure policy, no tensors.
+
+A job passes three stages: *encode* (text and picture to embeddings and latents), *denoise* (its
+steps), *decode* (latents to pixels). One tick encodes a few, runs one step of one batch, and
+decodes a few, so that neither end of a job's life stalls the jobs in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Stage(Enum):
+    ENCODE = "encode"
+    DENOISE = "denoise"
+    DECODE = "decode"
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A job as the policy sees it.
+
+    ``model`` says which weights it needs; ``key`` which jobs it may share a UNet forward with,
+    known once it is encoded; ``rows`` how many rows of that forward it takes. ``waiting_since`` is
+    when it arrived, later when a tick last advanced it (seconds).
+    """
+
+    number: int
+    model: Hashable
+    rows: int
+    waiting_since: float
+    deadline: float | None = None
+    key: Hashable = None
+    stage: Stage = Stage.ENCODE
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What to run now, all of one model. ``denoise`` entries share one key."""
+
+    encode: tuple[Entry, ...] = ()
+    denoise: tuple[Entry, ...] = ()
+    decode: tuple[Entry, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.encode or self.denoise or self.decode)
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """Chooses the next tick.
+
+    Args:
+        row_limit: most UNet rows of a model in flight. A job beyond it waits before its first
+            step, so that memory is bounded and every job in flight moves at its key's next turn.
+        codec_limit: most jobs encoded, and most decoded, in one tick: what bounds the time a step
+            waits for text and autoencoder work.
+        turn: seconds a model keeps the engine while jobs of another wait.
+    """
+
+    row_limit: int = 16
+    codec_limit: int = 4
+    turn: float = 0.5
+    _entries: dict[int, Entry] = field(default_factory=dict)
+    _model: Hashable = None
+    _turn_began: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: Entry) -> None:
+        self._entries[entry.number] = entry
+
+    def remove(self, number: int) -> None:
+        self._entries.pop(number, None)
+
+    def expired(self, now: float) -> list[Entry]:
+        """Entries whose deadline has passed."""
+        return [e for e in self._entries.values() if e.deadline is not None and e.deadline <= now]
+
+    def next_tick(self, now: float) -> Tick:
+        """The work of the next tick; empty when there is none."""
+        if not self._entries:
+            return Tick()
+        self._take_turns(now)
+        mine = [entry for entry in self._entries.values() if entry.model == self._model]
+        tick = Tick(
+            encode=self._newcomers(mine),
+            denoise=_batch([entry for entry in mine if entry.stage is Stage.DENOISE]),
+            decode=tuple(_oldest(mine, Stage.DECODE)[: self.codec_limit]),
+        )
+        for entry in (*tick.encode, *tick.denoise, *tick.decode):
+            entry.waiting_since = now
+        return tick
+
+    def _take_turns(self, now: float) -> None:
+        """Stay with the model at hand while it has work and its turn lasts or nobody else waits."""
+        others = [entry for entry in self._entries.values() if entry.model != self._model]
+        has_work = len(others) < len(self._entries)
+        if has_work and (not others or now - self._turn_began < self.turn):
+            return
+        self._model = min(others, key=_waiting).model
+        self._turn_began = now
+
+    def _newcomers(self, mine: list[Entry]) -> tuple[Entry, ...]:
+        """The longest waiting, as many as fit beside the jobs in flight; at least one when idle."""
+        rows = sum(entry.rows for entry in mine if entry.stage is Stage.DENOISE)
+        newcomers: list[Entry] = []
+        for entry in _oldest(mine, Stage.ENCODE)[: self.codec_limit]:
+            if rows and rows + entry.rows > self.row_limit:
+                break
+            newcomers.append(entry)
+            rows += entry.rows
+        return tuple(newcomers)
+
+
+def _batch(running: list[Entry]) -> tuple[Entry, ...]:
+    """All entries of the key that waits longest."""
+    if not running:
+        return ()
+    key = min(running, key=_waiting).key
+    return tuple(sorted((entry for entry in running if entry.key == key), key=_arrival))
+
+
+def _waiting(entry: Entry) -> tuple[float, int]:
+    return entry.waiting_since, entry.number
+
+
+def _arrival(entry: Entry) -> int:
+    return entry.number
+
+
+def _oldest(entries: Iterable[Entry], stage: Stage) -> list[Entry]:
+    return sorted((entry for entry in entries if entry.stage is stage), key=_waiting)

@@ -1,0 +1,51 @@
+"""A diffusion model as the engine sees it: networks, tokenizer and noise schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from afterdetail.options import Base
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """Everything one base or checkpoint needs to repaint.
+
+    Compared by identity: jobs share a forward only when they hold the same instance. The networks
+    are in evaluation mode on ``device`` and are never changed after loading.
+    """
+
+    name: str
+    base: Base
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler_config: Mapping[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+
+    @cached_property
+    def latent_factor(self) -> int:
+        """Pixels of the picture to one of the latent, along each side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @cached_property
+    def latent_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @cached_property
+    def takes_mask(self) -> bool:
+        """Whether mask and masked latents go in as channels (made for inpainting: 9 in all)."""
+        return int(self.unet.config.in_channels) > self.latent_channels
+
+    @cached_property
+    def scaling_factor(self) -> float:
+        return float(self.vae.config.scaling_factor)

@@ -1,0 +1,197 @@
+"""The whole way: picture -> detections -> masks -> regions -> jobs -> patches -> composite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from afterdetail import masks
+from afterdetail.detectors.base import Detector
+from afterdetail.detectors.registry import load_detector, load_detector_file
+from afterdetail.detectors.select import top_k
+from afterdetail.engine.engine import Engine
+from afterdetail.engine.service import EngineService
+from afterdetail.errors import InvalidInput
+from afterdetail.images import from_any
+from afterdetail.models.catalogue import load_catalogue
+from afterdetail.models.choose import choose_base
+from afterdetail.models.loader import ModelPool, pick_device
+from afterdetail.options import DetailOptions, parse_options
+from afterdetail.repaint import Brush, Fate, Stopwatch, check_any_inpainted, make_targets, tell
+from afterdetail.results import DetailResult
+from afterdetail.types import Box, Detection, Mask, Picture
+from afterdetail.waves import waves
+
+ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
+"""What the library takes for a picture: PIL, uint8 ``(H, W[, 3 or 4])``, or a file's path."""
+
+WEIGHTS_SUFFIXES = (".pt", ".onnx", ".safetensors")
+DETERMINISTIC_ROWS = 2
+"""Rows of every forward when results must be exact: those of one guided job."""
+FINDING = frozenset({"detector", "confidence", "max_num_detections", "union_masks"})
+
+
+class Detailer:
+    """Finds objects in pictures and repaints them.
+
+    Thread-safe: pictures handed in from several threads are denoised together. Models are loaded
+    when first needed and kept; ``close`` (or ``with``) ends the engine's thread.
+
+    Args:
+        models: names of built-in bases (``"sd15"``, ``"sd15,sdxl"``, ``"tiny"``: a very small one
+            for trying things out) or the path of a catalogue file.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None takes the fastest there is.
+        deterministic: make results the same to the last bit whatever else is running, at the
+            cost of the speed of batching.
+        max_objects: most objects repainted in one picture; the others are skipped.
+
+    Raises:
+        InvalidInput: no such device or model, or a catalogue file that is wrong.
+    """
+
+    def __init__(
+        self,
+        models: str | Path = "sd15",
+        device: str | None = None,
+        *,
+        deterministic: bool = False,
+        max_objects: int = 64,
+    ) -> None:
+        self.catalogue = load_catalogue(models)
+        self.max_objects = max_objects
+        self._pool = ModelPool(pick_device(device))
+        self._engine = EngineService(
+            Engine(pinned_rows=DETERMINISTIC_ROWS if deterministic else None)
+        )
+
+    def load(self) -> None:
+        """Read the weights of every base served, so that the first picture need not wait."""
+        for spec in self.catalogue.bases().values():
+            self._pool.get(spec)
+
+    def close(self) -> None:
+        """Let the jobs in flight finish and end the engine's thread."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def detail(self, image: ImageLike, **options: object) -> DetailResult:
+        """Find and repaint the objects of a picture.
+
+        Args:
+            options: fields of :class:`~afterdetail.DetailOptions`; ``detector`` may also be the
+                path of a YOLOv8 weights file.
+
+        Raises:
+            InvalidInput: a wrong option or picture, or a model that is not there.
+            InpaintFailed, OutOfMemory: every object failed.
+        """
+        parsed = parse_options(options)
+        picture = from_any(image)
+        return self._detail(picture, parsed, self._detector(parsed.detector), None)
+
+    def detect(
+        self,
+        image: ImageLike,
+        *,
+        detector: str = "face_full_mediapipe",
+        confidence: float = 0.3,
+    ) -> list[Detection]:
+        """Find objects, the most confident first, without repainting anything."""
+        checked = parse_options({"detector": detector, "confidence": confidence})
+        found = self._detector(checked.detector)
+        return found.detect(from_any(image).rgb, checked.confidence)
+
+    def inpaint(self, image: ImageLike, mask: ImageLike, **options: object) -> DetailResult:
+        """Repaint what the caller's own mask covers (bright = repaint) as one object.
+
+        Args:
+            mask: the size of the picture; its dilation and blur are those of the options.
+            options: fields of :class:`~afterdetail.DetailOptions`, without those about finding.
+
+        Raises:
+            InvalidInput: a wrong option, or a mask that is empty or of another size.
+        """
+        misplaced = sorted(FINDING & options.keys())
+        if misplaced:
+            message = f"{misplaced[0]}: inpaint finds nothing; its mask says what to repaint"
+            raise InvalidInput("extra_forbidden", message, field=misplaced[0])
+        parsed = parse_options(options)
+        picture = from_any(image)
+        drawn = masks.from_array(from_any(mask).rgb.max(axis=2))
+        if drawn.empty or drawn.size != picture.size:
+            given = "an empty mask" if drawn.empty else "a mask of {}x{}".format(*drawn.size)
+            message = f"{given}: it must have the picture's size, {picture.size}, and a bright part"
+            raise InvalidInput("mask_invalid", message, field="mask")
+        shape = Detection("mask", 1.0, Box(*map(float, drawn.box)))
+        return self._repaint(picture, parsed, [shape], [drawn], Stopwatch(), None)
+
+    def run(
+        self, picture: Picture, options: DetailOptions, *, deadline: float | None = None
+    ) -> DetailResult:
+        """Detail a decoded picture; detectors by catalogue name only. The server's door.
+
+        Args:
+            deadline: in the seconds of ``time.monotonic``.
+
+        Raises:
+            DeadlineExceeded: it passed; the picture's jobs have been stopped.
+        """
+        detector = load_detector(options.detector, self.catalogue)
+        return self._detail(picture, options, detector, deadline)
+
+    def _detector(self, name: str) -> Detector:
+        if name.endswith(WEIGHTS_SUFFIXES):
+            return load_detector_file(Path(name))
+        return load_detector(name, self.catalogue)
+
+    def _detail(
+        self,
+        picture: Picture,
+        options: DetailOptions,
+        detector: Detector,
+        deadline: float | None,
+    ) -> DetailResult:
+        watch = Stopwatch()
+        with watch("detect"):
+            found = detector.detect(picture.rgb, options.confidence)
+        with watch("mask"):
+            drawn = [masks.draw(item, picture.size) for item in self._kept(found, options)]
+        return self._repaint(picture, options, found, drawn, watch, deadline)
+
+    def _kept(self, found: list[Detection], options: DetailOptions) -> list[Detection]:
+        return top_k(top_k(found, options.max_num_detections), self.max_objects)
+
+    def _repaint(
+        self,
+        picture: Picture,
+        options: DetailOptions,
+        found: list[Detection],
+        drawn: Sequence[Mask],
+        watch: Stopwatch,
+        deadline: float | None,
+    ) -> DetailResult:
+        """From drawn masks (of the first of the objects found) to the result."""
+        spec = choose_base(options, picture.size, self.catalogue)
+        with watch("mask"):
+            targets = make_targets(drawn, options)
+        canvas = picture.rgb.copy()
+        fates: list[Fate] = []
+        if targets:
+            with watch("load"):
+                model = self._pool.get(spec)
+            brush = Brush(self._engine, model, spec.sizes, options, deadline)
+            for wave in waves([target.mask for target in targets]):
+                fates += brush.paint(canvas, [targets[index] for index in wave], watch)
+            check_any_inpainted(fates)
+        detailed = Picture(canvas, picture.alpha, picture.icc_profile)
+        return DetailResult(detailed, tell(found, fates), watch.seconds)

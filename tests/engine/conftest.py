@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+
+import afterdetail
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.sd15 import load_sd15
+from afterdetail.types import RGB, Gray
+
+TINY = Path(afterdetail.__file__).parent / "models" / "tiny"
+SIDE = 32
+"""Pixels: small enough for hundreds of pictures in seconds, large enough for every layer."""
+
+# Two threads on a busy machine wait for each other longer than they work.
+torch.set_num_threads(1)
+
+
+def load_tiny(dtype: torch.dtype = torch.float32) -> DiffusionModel:
+    return load_sd15("tiny", TINY, torch.device("cpu"), dtype)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> DiffusionModel:
+    return load_tiny()
+
+
+@pytest.fixture(scope="session")
+def nine_channels(tiny: DiffusionModel) -> DiffusionModel:
+    """A model of the layout made for inpainting: mask and masked latents go in as channels."""
+    torch.manual_seed(0)
+    layout = {"in_channels": 9, "block_out_channels": (16, 16, 32), "norm_num_groups": 8}
+    unet = UNet2DConditionModel.from_config({**tiny.unet.config, **layout}).eval()
+    return DiffusionModel(
+        name="nine",
+        base=tiny.base,
+        unet=unet.requires_grad_(False),
+        vae=tiny.vae,
+        text_encoder=tiny.text_encoder,
+        tokenizer=tiny.tokenizer,
+        scheduler_config=tiny.scheduler_config,
+        device=tiny.device,
+        dtype=tiny.dtype,
+    )
+
+
+@pytest.fixture(scope="session")
+def face() -> RGB:
+    photo = Path(__file__).parents[1] / "data" / "photos" / "skimage_astronaut.png"
+    picture = Image.open(photo).convert("RGB").crop((170, 60, 280, 170))
+    return np.asarray(picture.resize((SIDE, SIDE)))
+
+
+@pytest.fixture(scope="session")
+def oval() -> Gray:
+    y, x = np.mgrid[:SIDE, :SIDE]
+    inside = ((x - 15) / 9.0) ** 2 + ((y - 17) / 11.0) ** 2 <= 1
+    return np.where(inside, 255, 0).astype(np.uint8)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from afterdetail.engine.engine import Engine, Finished
+from afterdetail.engine.job import Job
+from afterdetail.engine.service import EngineService
+from afterdetail.errors import Aborted, InpaintFailed, Loading
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.types import RGB, Gray
+
+
+@pytest.fixture(scope="module")
+def job(tiny: DiffusionModel, face: RGB, oval: Gray) -> Job:
+    return Job(tiny, face, oval, prompt="a woman", steps=4, strength=0.6, seed=5)
+
+
+@pytest.fixture
+def service() -> Iterator[EngineService]:
+    with EngineService() as running:
+        yield running
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+def test_a_service_without_jobs_sleeps_and_closes() -> None:
+    service = EngineService()
+    assert service.alive
+    assert service.seconds_since_tick == 0.0
+    service.close()
+    assert not service.alive
+
+
+def test_many_threads_get_their_own_pictures(service: EngineService, job: Job) -> None:
+    def painted(seed: int) -> RGB:
+        return service.add(replace(job, seed=seed)).result()
+
+    with ThreadPoolExecutor(8) as pool:
+        first = list(pool.map(painted, range(1, 9)))
+        again = list(pool.map(painted, range(8, 0, -1)))[::-1]
+    assert len({picture.tobytes() for picture in first}) == 8
+    for one, other in zip(first, again, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_progress_is_seen_from_outside(service: EngineService, job: Job) -> None:
+    ticket = service.add(replace(job, steps=200, strength=1.0))
+    wait_for(lambda: ticket.progress.step > 2)
+    assert ticket.progress.steps == 200
+    ticket.abort()
+
+
+def test_an_aborted_job_stops_and_says_so(service: EngineService, job: Job) -> None:
+    ticket = service.add(replace(job, steps=200, strength=1.0))
+    wait_for(lambda: ticket.progress.step > 0)
+    ticket.abort()
+    with pytest.raises(Aborted):
+        ticket.result()
+    ticket.abort()  # a second time is fine
+    assert service.add(job).result().shape == job.image.shape
+
+
+def test_closing_finishes_what_is_in_flight_and_takes_nothing_new(job: Job) -> None:
+    service = EngineService()
+    ticket = service.add(job)
+    service.close()
+    assert ticket.result().shape == job.image.shape
+    with pytest.raises(Loading):
+        service.add(job)
+
+
+class DyingEngine(Engine):
+    """An engine with a bug outside every batch."""
+
+    def step(self) -> list[Finished]:
+        raise RuntimeError("a bug")
+
+
+def test_nobody_waits_for_ever_for_an_engine_that_died(job: Job) -> None:
+    service = EngineService(DyingEngine())
+    ticket = service.add(job)
+    with pytest.raises(InpaintFailed):
+        ticket.result()
+    wait_for(lambda: not service.alive)
+    with pytest.raises(Loading):
+        service.add(job)
