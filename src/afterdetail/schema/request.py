@@ -36,6 +36,8 @@ class ImageEncoding(StrEnum):
 class ImageSource(BaseModel):
     """The picture of a request, by value or by address, and the encoding of the answer."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     init_image: StrictStr | None = None
     """base64-encoded image to modify: PNG, JPEG or WebP. Resolution must be supported by
     inpainting_base_model."""

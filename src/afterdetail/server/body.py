@@ -1,0 +1,60 @@
+"""Reading a request's body: JSON only, so many bytes and no more, within so many seconds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+
+from afterdetail.errors import Aborted, AfterdetailError, BodyTooLarge, UploadTooSlow
+
+
+class NotJson(AfterdetailError):
+    """The request does not say that its body is JSON, or says that it is compressed."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+async def read_json_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
+    """The whole body, not yet parsed. What a refusal leaves unread stays unread.
+
+    Raises:
+        NotJson: by its headers.
+        BodyTooLarge: by its Content-Length, or once more than ``max_bytes`` have come.
+        UploadTooSlow: it has not come in time.
+        Aborted: the client went away.
+    """
+    _check_headers(request)
+    _check_length(request, max_bytes)
+    chunks: list[bytes] = []
+    received = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > max_bytes:
+                    raise _too_large(max_bytes)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise UploadTooSlow(f"the body did not arrive within {seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise Aborted("the client went away") from None
+    return b"".join(chunks)
+
+
+def _check_headers(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise NotJson("send JSON, with Content-Type: application/json")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise NotJson("send the body uncompressed, without Content-Encoding")
+
+
+def _check_length(request: Request, max_bytes: int) -> None:
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than the limit of {max_bytes:,} bytes")
