@@ -114,7 +114,7 @@ def _detail_all(
                 if len(tasks) == 1 or _concerns_every_picture(error):
                     raise
                 failed += 1
-                typer.echo(f"afterdetail: {task.source}: {error}", err=True)
+                _print_above(progress, f"afterdetail: {task.source}: {error}")
             else:
                 failed += done.output is None
                 _say(progress, json.dumps(done.as_json()) if as_json else done.as_text())
@@ -172,6 +172,11 @@ def _progress(pictures: int) -> Iterator[Progress]:
 def _say(progress: Progress, line: str) -> None:
     """Print to stdout; where that is the terminal of the bar, above the bar."""
     if not progress.disable and sys.stdout.isatty():
-        progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _print_above(progress, line)
     else:
         typer.echo(line)
+
+
+def _print_above(progress: Progress, line: str) -> None:
+    """Print to stderr, where the bar is."""
+    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -58,9 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return app(arguments, standalone_mode=False) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except typer.TyperException as error:
         return _complain(error.format_message(), error.exit_code)
     except AfterdetailError as error:
