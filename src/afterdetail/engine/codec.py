@@ -46,7 +46,7 @@ def _weighted(hidden: torch.Tensor, prompt: tuple[Window, ...]) -> torch.Tensor:
 
 def to_tensor(image: RGB) -> torch.Tensor:
     """uint8 ``(H, W, 3)`` to float32 ``(1, 3, H, W)`` in -1..1."""
-    scaled = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    scaled = torch.tensor(image).permute(2, 0, 1)[None].float()
     return scaled / 255.0 * 2.0 - 1.0
 
 
