@@ -124,9 +124,10 @@ def instance_mask(prototypes: Floats, coefficients: Floats, box: Floats, size: S
         box: ``(4,)`` xyxy, pixels of the input.
         size: of the input.
     """
-    logits = torch.from_numpy(np.tensordot(coefficients, prototypes, 1))[None, None]
+    logits = (coefficients @ prototypes.reshape(len(prototypes), -1)).reshape(prototypes.shape[1:])
     width, height = size
-    mask = (F.interpolate(logits, (height, width), mode="bilinear")[0, 0] > 0).numpy()
+    enlarged = F.interpolate(torch.from_numpy(logits)[None, None], (height, width), mode="bilinear")
+    mask = (enlarged[0, 0] > 0).numpy()
     columns, rows = np.arange(width), np.arange(height)
     inside_x = (columns >= box[0]) & (columns < box[2])
     inside_y = (rows >= box[1]) & (rows < box[3])
@@ -137,8 +138,8 @@ def instance_mask(prototypes: Floats, coefficients: Floats, box: Floats, size: S
 def outlines(mask: Gray, letterbox: Letterbox) -> tuple[Polygon, ...]:
     """The outer contours of a mask over the network's input, in pixels of the picture."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    points = (letterbox.to_picture(c.reshape(-1, 2).astype(np.float32)) for c in contours)
-    return tuple(tuple((x, y) for x, y in part.tolist()) for part in points if len(part) >= 3)
+    areas = (contour[:, 0].astype(np.float32) for contour in contours if len(contour) >= 3)
+    return tuple(tuple(map(tuple, letterbox.to_picture(area).tolist())) for area in areas)
 
 
 def _class_numbers(
