@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from afterdetail.detectors.base import DEFAULT_CONFIDENCE, score_threshold
-from afterdetail.detectors.geometry import Border, Points, Roi, crop
+from afterdetail.detectors.geometry import Points, Roi, crop_letterbox
 from afterdetail.detectors.litert import Tensor, load_network
 from afterdetail.detectors.select import by_score
 from afterdetail.types import RGB, Box, Detection
@@ -92,15 +92,15 @@ def find(rgb: RGB, architecture: Architecture, threshold: float) -> list[Found]:
     """Every object that scores at least ``threshold``, best first."""
     side = architecture.side
     height, width = rgb.shape[:2]
-    whole = Roi.letterbox((width, height))
-    tensor = crop(rgb, whole, side, Border.BLACK, architecture.low)
+    tensor = crop_letterbox(rgb, side, architecture.low)
     regressors, logits = load_network(architecture.weights)(tensor)
     scores, points = decode(regressors, logits, anchors(side, architecture.grid), side, threshold)
-    found = []
-    for score, relative in weighted_nms(scores, points):
-        placed = whole.to_picture(relative)
-        found.append(Found(score, placed[:2].ravel(), placed[2:]))
-    return found
+    scores, points = weighted_nms(scores, points)
+    placed = Roi.letterbox((width, height)).to_picture(points)
+    return [
+        Found(score, box.ravel(), keypoints)
+        for score, box, keypoints in zip(scores.tolist(), placed[:, :2], placed[:, 2:], strict=True)
+    ]
 
 
 @cache
@@ -123,16 +123,16 @@ def decode(
     ``regressors`` is ``(A, 4 + 2K)``: centre, size and key points in pixels of the input, centre
     and key points from the anchor. The first two points returned are the corners of the box.
     """
-    scores = sigmoid(np.clip(logits[:, 0], -SCORE_CLIP, SCORE_CLIP))
-    raw = regressors.reshape(len(regressors), -1, 2)
+    scores = sigmoid(logits[:, 0].clip(-SCORE_CLIP, SCORE_CLIP))
+    passed = np.flatnonzero(scores >= np.float32(threshold))
+    points = regressors.reshape(len(regressors), -1, 2)[passed] / np.float64(side)
+    half = points[:, 1] / 2
+    points += centres[passed, None]
+    points[:, 1] = points[:, 0] + half
+    points[:, 0] -= half
     # A box of negative or undefined size is none. (NaN fails every comparison.)
-    kept = (scores >= np.float32(threshold)) & (raw[:, 1] >= 0).all(axis=1)
-    placed = raw[kept].astype(np.float64) / side
-    half = placed[:, 1:2] / 2
-    placed[:, 1] = 0
-    placed += centres[kept, None]
-    corners = np.concatenate([placed[:, :1] - half, placed[:, :1] + half], axis=1)
-    return scores[kept].astype(np.float64), np.concatenate([corners, placed[:, 2:]], axis=1)
+    real = (half >= 0).all(axis=1)
+    return scores[passed][real].astype(np.float64), points[real]
 
 
 def sigmoid(logits: Tensor) -> Tensor:
@@ -141,32 +141,35 @@ def sigmoid(logits: Tensor) -> Tensor:
     return scores
 
 
-def weighted_nms(scores: Floats, points: Points) -> list[tuple[float, Points]]:
+def weighted_nms(scores: Floats, points: Points) -> tuple[Floats, Points]:
     """Weighted non-maximum suppression: boxes that overlap the best become one with it.
 
     Its score is the best one's; its points are the mean of all, weighted by score. ``scores`` is
-    ``(N,)``; ``points`` is ``(N, P, 2)``, the first two being corners of the box.
-    (``NonMaxSuppressionCalculator``, algorithm ``WEIGHTED``.)
+    ``(N,)``; ``points`` is ``(N, P, 2)``, the first two being corners of the box. Returns what is
+    left of both, best first. (``NonMaxSuppressionCalculator``, algorithm ``WEIGHTED``.)
     """
-    kept: list[tuple[float, Points]] = []
     order = np.argsort(-scores, kind="stable")
-    while len(order):
-        best = order[0]
-        same = overlaps(points[best, :2], points[order, :2]) > OVERLAP
+    scores, points = scores[order], points[order]
+    tops: list[float] = []
+    means: list[Points] = []
+    while len(scores):
+        tops.append(scores[0])
+        same = overlapping(points)
         if not same.any():
             # A box without area does not even overlap itself. The reference ends here.
-            return [*kept, (float(scores[best]), points[best])]
-        joined = order[same]
-        mean = np.average(points[joined], axis=0, weights=scores[joined])
-        kept.append((float(scores[best]), mean))
-        order = order[~same]
-    return kept
+            means.append(points[0])
+            break
+        weights = scores[same] / scores[same].sum()
+        means.append(np.einsum("n,npc->pc", weights, points[same]))
+        scores, points = scores[~same], points[~same]
+    return np.array(tops), np.array(means).reshape(-1, *points.shape[1:])
 
 
-def overlaps(box: Points, boxes: Points) -> Floats:
-    """Intersection over union of one box ``(2, 2)`` with many ``(N, 2, 2)``."""
-    shared = np.minimum(box[1], boxes[:, 1]) - np.maximum(box[0], boxes[:, 0])
-    intersection = shared.clip(min=0).prod(axis=1)
-    union = (box[1] - box[0]).prod() + (boxes[:, 1] - boxes[:, 0]).prod(axis=1) - intersection
-    ratio: Floats = intersection / np.where(union > 0, union, 1)
-    return ratio
+def overlapping(points: Points) -> npt.NDArray[np.bool_]:
+    """Which boxes overlap the first by more than ``OVERLAP``; two corners begin each row."""
+    low, high = points[:, 0], points[:, 1]
+    extent = high - low
+    shared = np.maximum(np.minimum(high, high[0]) - np.maximum(low, low[0]), 0)
+    area, common = extent[:, 0] * extent[:, 1], shared[:, 0] * shared[:, 1]
+    over: npt.NDArray[np.bool_] = common > OVERLAP * (area + area[0] - common)
+    return over

@@ -15,7 +15,7 @@ import numpy as np
 
 from afterdetail.detectors.base import DEFAULT_CONFIDENCE
 from afterdetail.detectors.blazeface import SHORT_RANGE, Found, find, sigmoid
-from afterdetail.detectors.geometry import Border, Points, Roi, crop, turned_square
+from afterdetail.detectors.geometry import Points, Roi, crop_turned, distinct, turned_square
 from afterdetail.detectors.litert import load_network
 from afterdetail.detectors.select import by_score
 from afterdetail.types import RGB, Box, Detection, Polygon, Size
@@ -24,7 +24,6 @@ WEIGHTS = "face_landmark.tflite"
 SIDE = 192
 MAX_FACES = 20
 MIN_PRESENCE = 0.5
-SAME_REGION = 0.5
 RIGHT_EYE, LEFT_EYE = 0, 1
 """Key points of the short-range detector."""
 
@@ -69,14 +68,14 @@ class FaceMesh:
             score=mesh.score,
             box=bounding_box(hulls).clipped(size),
             polygons=hulls,
-            keypoints=tuple((x, y) for part in parts for x, y in part.tolist()),
+            keypoints=tuple(zip(*np.concatenate(parts).T.tolist(), strict=True)),
         )
 
 
 def meshes(rgb: RGB, confidence: float) -> list[Mesh]:
     """The mesh of every face, in the order of the inner detection (short range)."""
     regions = regions_of_interest(find(rgb, SHORT_RANGE, confidence)[:MAX_FACES])
-    inputs = [partial(crop, rgb, roi, SIDE, Border.REPLICATE, 0.0) for roi in regions]
+    inputs = [partial(crop_turned, rgb, roi, SIDE) for roi in regions]
     found = []
     for roi, (landmarks, presence) in zip(regions, load_network(WEIGHTS).map(inputs), strict=True):
         score = sigmoid(presence).item()
@@ -87,18 +86,14 @@ def meshes(rgb: RGB, confidence: float) -> list[Mesh]:
 
 
 def regions_of_interest(faces: list[Found]) -> list[Roi]:
-    """One region for each face, 1.5 times its box, the eyes level.
-
-    Of two that are nearly the same the later, less certain one stays: so does the reference's
-    ``AssociationNormRectCalculator``.
-    """
-    kept: list[Roi] = []
-    for face in faces:
-        right, left = face.keypoints[[RIGHT_EYE, LEFT_EYE]]
-        roi = turned_square(face.box, right, left, target=0.0, scale=1.5)
-        kept = [other for other in kept if roi.overlap(other) <= SAME_REGION]
-        kept.append(roi)
-    return kept
+    """One square region for each face, 1.5 times its box, the eyes level."""
+    regions = [
+        turned_square(
+            face.box, face.keypoints[RIGHT_EYE], face.keypoints[LEFT_EYE], target=0.0, scale=1.5
+        )
+        for face in faces
+    ]
+    return [regions[index] for index in distinct(regions)]
 
 
 def hull(points: Points) -> Polygon:

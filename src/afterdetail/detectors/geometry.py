@@ -2,14 +2,17 @@
 
 Follows ``ImageToTensorCalculator`` (``image_to_tensor_utils.cc`` and the OpenCV converter) of
 MediaPipe 0.10.21: a rotated rectangle is warped onto a square by bilinear interpolation, without
-smoothing. Bits count here: a network's scores near a threshold decide whether there is a face.
+smoothing. The reference has OpenCV 3.4 inside, whose ``warpPerspective`` rounds positions to 1/32
+pixel. OpenCV 5 does not; ``remap`` with maps of our own gives the same bits on all of them. Bits
+count: a score near a threshold decides whether there is a face.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
+from functools import lru_cache
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -18,18 +21,24 @@ import numpy.typing as npt
 from afterdetail.detectors.litert import Tensor
 from afterdetail.types import RGB, Size
 
-Points = npt.NDArray[np.float64]
+Points: TypeAlias = npt.NDArray[np.float64]
 """Points or rows of coordinates, ``(..., 2)``."""
 
-SUBPIXELS = 32
+Positions: TypeAlias = npt.NDArray[np.int32]
+Maps: TypeAlias = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]
+
+SUBPIXELS = 1 << 5
 """Steps between two pixels that OpenCV's fixed-point interpolation tells apart."""
 
+FINE = 1 << 15
+"""Steps between two pixels before they are cut to those; int32 then reaches 65535 pixels."""
 
-class Border(IntEnum):
-    """What lies outside the picture."""
 
-    BLACK = cv2.BORDER_CONSTANT
-    REPLICATE = cv2.BORDER_REPLICATE
+WARP_BLOCK = 64
+"""Columns that ``warpPerspective`` computes from one starting value."""
+
+SAME_REGION = 0.5
+"""Regions that overlap more (intersection over union) show the same object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +97,72 @@ def turned_square(
     return Roi(x, y, side, side, angle)
 
 
-def crop(rgb: RGB, roi: Roi, side: int, border: Border, low: float) -> Tensor:
-    """Warp a region onto a square of ``side`` pixels, its values mapped to ``low``..1.
+def distinct(regions: list[Roi]) -> list[int]:
+    """Which regions to keep, as indices: of two that are nearly the same, the later.
+
+    Regions come most certain first, so this keeps the less certain one; so does the reference
+    (``AssociationNormRectCalculator``).
+    """
+    kept: list[int] = []
+    for index, region in enumerate(regions):
+        kept = [other for other in kept if region.overlap(regions[other]) <= SAME_REGION]
+        kept.append(index)
+    return kept
+
+
+def crop_letterbox(rgb: RGB, side: int, low: float) -> Tensor:
+    """The whole picture on a square, centred, black outside it; its values mapped to ``low``..1.
 
     Returns float32 ``(side, side, 3)``.
     """
-    whole, fraction = sampling_maps(roi, side)
-    warped = cv2.remap(rgb, whole, fraction, cv2.INTER_LINEAR, borderMode=int(border))
-    return warped * np.float32((1 - low) / 255) + np.float32(low)
+    height, width = rgb.shape[:2]
+    return _sampled(rgb, letterbox_maps((width, height), side), cv2.BORDER_CONSTANT, low)
 
 
-def sampling_maps(roi: Roi, side: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
-    """Where each pixel of the square lies in the picture, as OpenCV's fixed-point remap maps.
+def crop_turned(rgb: RGB, roi: Roi, side: int) -> Tensor:
+    """A region on a square, the picture's edge repeated outside it; its values mapped to 0..1.
 
-    This is ``warpPerspective`` of OpenCV 3.4, which the reference has inside: positions rounded to
-    1/32 pixel (version 5 does not round). Halves between two of those are common in letterboxes,
-    and the rounding errors of solving for the matrix decide them. So it is solved for, although
-    the region is known to be but turned and scaled.
+    Returns float32 ``(side, side, 3)``.
+    """
+    origin, right, down = FINE * roi.to_picture(np.array([[0, 0], [1, 0], [0, 1]]))
+    steps = np.arange(side) / side
+    half = FINE / SUBPIXELS / 2
+    across = np.rint(np.outer(right - origin, steps) + (origin[:, None] + half)).astype(np.int32)
+    along = np.rint(np.outer(down - origin, steps)).astype(np.int32)
+    x, y = across[:, None, :] + along[:, :, None]
+    return _sampled(rgb, _maps(x, y), cv2.BORDER_REPLICATE, 0.0)
+
+
+@lru_cache(maxsize=16)
+def letterbox_maps(size: Size, side: int) -> Maps:
+    """Where in a picture of ``size`` each pixel of its letterbox lies.
+
+    Halves between two positions are common here, and rounding errors decide them. So this solves
+    for the projection and adds in the order that ``warpPerspective`` does, block by block, although
+    the result is known to be a plain scale and shift.
     """
     corners = np.array([[0, side], [0, 0], [side, 0], [side, side]], dtype=np.float32)
-    placed = roi.to_picture(corners / side).astype(np.float32)
-    (a, b, c), (d, e, f), (g, h, i) = cv2.invert(cv2.getPerspectiveTransform(placed, corners))[1]
-    across = np.arange(side, dtype=np.float64)
-    down = across[:, None]
-    scale = SUBPIXELS / (g * across + (h * down + i))
-    x = np.rint((a * across + (b * down + c)) * scale).astype(np.int32)
-    y = np.rint((d * across + (e * down + f)) * scale).astype(np.int32)
-    whole = np.stack([x >> 5, y >> 5], axis=-1).astype(np.int16)
-    return whole, ((y & 31) * SUBPIXELS + (x & 31)).astype(np.uint16)
+    placed = Roi.letterbox(size).to_picture(corners / side).astype(np.float32)
+    matrix = cv2.invert(cv2.getPerspectiveTransform(placed, corners))[1]
+    pixel = np.arange(side, dtype=np.float64)
+    within = pixel % WARP_BLOCK
+    x, y, w = (a * (pixel - within) + b * pixel[:, None] + c + a * within for a, b, c in matrix)
+    x32, y32 = (np.rint(value * (SUBPIXELS / w)).astype(np.int32) for value in (x, y))
+    return _maps(x32 * (FINE // SUBPIXELS), y32 * (FINE // SUBPIXELS))
+
+
+def _maps(x: Positions, y: Positions) -> Maps:
+    """Positions, ``FINE`` to a pixel, cut to ``SUBPIXELS`` as OpenCV's pair of maps has them."""
+    whole = np.empty((*x.shape, 2), dtype=np.int16)
+    np.right_shift(x, 15, out=whole[..., 0], casting="unsafe")
+    np.right_shift(y, 15, out=whole[..., 1], casting="unsafe")
+    fraction = (y >> 5 & 0x3E0) | (x >> 10 & 0x1F)
+    return whole, fraction.astype(np.uint16)
+
+
+def _sampled(rgb: RGB, maps: Maps, border: int, low: float) -> Tensor:
+    whole, fraction = maps
+    pixels = cv2.remap(rgb, whole, fraction, cv2.INTER_LINEAR, borderMode=border)
+    tensor: Tensor = pixels * np.float32((1 - low) / 255)
+    tensor += np.float32(low)
+    return tensor
