@@ -22,7 +22,16 @@ from afterdetail.models.catalogue import load_catalogue
 from afterdetail.models.choose import choose_base
 from afterdetail.models.loader import ModelPool, pick_device
 from afterdetail.options import DetailOptions, parse_options
-from afterdetail.repaint import Brush, Fate, Stopwatch, check_any_inpainted, make_targets, tell
+from afterdetail.prompts import styles
+from afterdetail.repaint import (
+    Brush,
+    Fate,
+    Recipe,
+    Stopwatch,
+    check_any_inpainted,
+    make_targets,
+    tell,
+)
 from afterdetail.results import DetailResult
 from afterdetail.types import Box, Detection, Mask, Picture
 from afterdetail.waves import waves
@@ -96,8 +105,11 @@ class Detailer:
             InpaintFailed, OutOfMemory: every object failed.
         """
         parsed = parse_options(options)
-        picture = from_any(image)
-        return self._detail(picture, parsed, self._detector(parsed.detector), None)
+        watch = Stopwatch()
+        with watch("decode"):
+            picture = from_any(image)
+        recipe = self._recipe(picture, parsed)
+        return self._detail(picture, recipe, self._detector(parsed.detector), watch)
 
     def detect(
         self,
@@ -125,15 +137,17 @@ class Detailer:
         if misplaced:
             message = f"{misplaced[0]}: inpaint finds nothing; its mask says what to repaint"
             raise InvalidInput("extra_forbidden", message, field=misplaced[0])
-        parsed = parse_options(options)
-        picture = from_any(image)
-        drawn = masks.from_array(from_any(mask).rgb.max(axis=2))
+        watch = Stopwatch()
+        with watch("decode"):
+            picture = from_any(image)
+            drawn = masks.from_array(from_any(mask).rgb.max(axis=2))
+        recipe = self._recipe(picture, parse_options(options))
         if drawn.empty or drawn.size != picture.size:
             given = "an empty mask" if drawn.empty else "a mask of {}x{}".format(*drawn.size)
             message = f"{given}: it must have the picture's size, {picture.size}, and a bright part"
             raise InvalidInput("mask_invalid", message, field="mask")
         shape = Detection("mask", 1.0, Box(*map(float, drawn.box)))
-        return self._repaint(picture, parsed, [shape], [drawn], Stopwatch(), None)
+        return self._repaint(picture, recipe, [shape], [drawn], watch)
 
     def run(
         self, picture: Picture, options: DetailOptions, *, deadline: float | None = None
@@ -146,8 +160,19 @@ class Detailer:
         Raises:
             DeadlineExceeded: it passed; the picture's jobs have been stopped.
         """
+        recipe = self._recipe(picture, options, deadline)
         detector = load_detector(options.detector, self.catalogue)
-        return self._detail(picture, options, detector, deadline)
+        return self._detail(picture, recipe, detector, Stopwatch())
+
+    def _recipe(
+        self, picture: Picture, options: DetailOptions, deadline: float | None = None
+    ) -> Recipe:
+        """Options with every name in them looked up: what is wrong is refused before any work."""
+        spec = choose_base(options, picture.size, self.catalogue)
+        prompt, negative = styles.apply(
+            options.style_preset, options.prompt or "", options.negative_prompt or ""
+        )
+        return Recipe(options, spec, prompt, negative, deadline)
 
     def _detector(self, name: str) -> Detector:
         if name.endswith(WEIGHTS_SUFFIXES):
@@ -155,41 +180,33 @@ class Detailer:
         return load_detector(name, self.catalogue)
 
     def _detail(
-        self,
-        picture: Picture,
-        options: DetailOptions,
-        detector: Detector,
-        deadline: float | None,
+        self, picture: Picture, recipe: Recipe, detector: Detector, watch: Stopwatch
     ) -> DetailResult:
-        watch = Stopwatch()
+        options = recipe.options
         with watch("detect"):
             found = detector.detect(picture.rgb, options.confidence)
         with watch("mask"):
-            drawn = [masks.draw(item, picture.size) for item in self._kept(found, options)]
-        return self._repaint(picture, options, found, drawn, watch, deadline)
-
-    def _kept(self, found: list[Detection], options: DetailOptions) -> list[Detection]:
-        return top_k(top_k(found, options.max_num_detections), self.max_objects)
+            kept = top_k(top_k(found, options.max_num_detections), self.max_objects)
+            drawn = [masks.draw(item, picture.size) for item in kept]
+        return self._repaint(picture, recipe, found, drawn, watch)
 
     def _repaint(
         self,
         picture: Picture,
-        options: DetailOptions,
-        found: list[Detection],
+        recipe: Recipe,
+        found: Sequence[Detection],
         drawn: Sequence[Mask],
         watch: Stopwatch,
-        deadline: float | None,
     ) -> DetailResult:
-        """From drawn masks (of the first of the objects found) to the result."""
-        spec = choose_base(options, picture.size, self.catalogue)
+        """From drawn masks, those of the first objects found, to the result."""
         with watch("mask"):
-            targets = make_targets(drawn, options)
+            targets = make_targets(drawn, recipe.options)
         canvas = picture.rgb.copy()
         fates: list[Fate] = []
         if targets:
             with watch("load"):
-                model = self._pool.get(spec)
-            brush = Brush(self._engine, model, spec.sizes, options, deadline)
+                model = self._pool.get(recipe.spec)
+            brush = Brush(self._engine, model, recipe)
             for wave in waves([target.mask for target in targets]):
                 fates += brush.paint(canvas, [targets[index] for index in wave], watch)
             check_any_inpainted(fates)

@@ -19,11 +19,11 @@ from afterdetail.errors import (
     InpaintFailed,
     OutOfMemory,
 )
+from afterdetail.models.catalogue import ModelSpec
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.options import MAX_SEED, DetailOptions
-from afterdetail.prompts import styles
 from afterdetail.results import DetailedObject, Outcome
-from afterdetail.types import RGB, Detection, Mask, Region, Size
+from afterdetail.types import RGB, Detection, Mask, Region
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,15 +97,27 @@ def seeds_of(options: DetailOptions) -> Iterator[int]:
         index += 1
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One picture's options with every name in them looked up and the style in the prompts.
+
+    ``deadline`` is in the seconds of ``time.monotonic``.
+    """
+
+    options: DetailOptions
+    spec: ModelSpec
+    prompt: str
+    negative_prompt: str
+    deadline: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Brush:
     """What all jobs of one picture have in common."""
 
     engine: EngineService
     model: DiffusionModel
-    sizes: tuple[Size, ...]
-    options: DetailOptions
-    deadline: float | None = None
+    recipe: Recipe
 
     def paint(self, canvas: RGB, targets: Sequence[Target], watch: Stopwatch) -> list[Fate]:
         """Repaint the targets of one wave into ``canvas``, all from its state at the start.
@@ -129,26 +141,23 @@ class Brush:
 
     def _plan(self, target: Target, canvas: RGB) -> Region:
         height, width = canvas.shape[:2]
-        padding = self.options.mask_padding
-        return regions.plan(target.mask.box, (width, height), padding, self.sizes)
+        padding = self.recipe.options.mask_padding
+        return regions.plan(target.mask.box, (width, height), padding, self.recipe.spec.sizes)
 
     def _job(self, canvas: RGB, target: Target, region: Region) -> Job:
-        options = self.options
-        prompt, negative = styles.apply(
-            options.style_preset, options.prompt or "", options.negative_prompt or ""
-        )
+        options = self.recipe.options
         return Job(
             model=self.model,
             image=regions.extract(canvas, region),
             mask=regions.extract_mask(target.mask, region),
-            prompt=prompt,
-            negative_prompt=negative,
+            prompt=self.recipe.prompt,
+            negative_prompt=self.recipe.negative_prompt,
             sampler=options.sampler,
             steps=options.steps,
             strength=options.strength,
             guidance_scale=options.cfg_scale,
             seed=target.seed,
-            deadline=self.deadline,
+            deadline=self.recipe.deadline,
         )
 
     def _wait(self, tickets: Sequence[Ticket]) -> list[RGB | AfterdetailError]:
