@@ -83,6 +83,7 @@ def code_of(data: bytes, **options: int) -> str:
 
 
 IMAGE = Image.fromarray(gradient())
+GRAY = gradient()[..., 2]
 PNG, JPEG = saved(IMAGE, "PNG"), saved(IMAGE, "JPEG", quality=95)
 WEBP = saved(IMAGE, "WEBP", lossless=True)
 LARGE = flat_png(12_000, 12_000)
@@ -107,6 +108,7 @@ FRAMES: dict[str, Any] = {"save_all": True, "append_images": [ImageOps.invert(IM
         pytest.param(PNG[:-40], "image_corrupt", id="png cut short"),
         pytest.param(PNG[:20], "image_corrupt", id="png cut in its header"),
         pytest.param(with_bad_crc(), "image_corrupt", id="png with a bad checksum"),
+        pytest.param(png(GRAY, 3, 8), "image_corrupt", id="palette png without a palette"),
         pytest.param(JPEG[:-200], "image_corrupt", id="jpeg cut short"),
         pytest.param(JPEG[:4], "image_corrupt", id="jpeg cut in its header"),
         pytest.param(WEBP[:-20], "image_corrupt", id="webp cut short"),
@@ -204,7 +206,6 @@ def assert_same(rgb: RGB, expected: npt.NDArray[Any], within: int = 0) -> None:
 
 DEEP = (gradient().astype(np.uint16) * 257 + 100).clip(0, 65535)
 OPAQUE = np.full((24, 32, 1), 65535)
-GRAY = gradient()[..., 2]
 THREE_GRAYS = np.repeat(GRAY[..., np.newaxis], 3, axis=2)
 COLOURS = IMAGE.quantize(8)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -63,8 +64,9 @@ def extract_mask(mask: Mask, region: Region) -> Gray:
     columns = np.flatnonzero((x >= mask.box.x0) & (x < mask.box.x1))
     rows = np.flatnonzero((y >= mask.box.y0) & (y < mask.box.y1))
     gray = np.zeros((height, width), np.uint8)
-    picked = np.ix_(y[rows] - mask.box.y0, x[columns] - mask.box.x0)
-    gray[np.ix_(rows, columns)] = mask.alpha[picked]
+    if rows.size and columns.size:
+        nearest = mask.alpha[y[rows] - mask.box.y0][:, x[columns] - mask.box.x0]
+        gray[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = nearest
     return gray
 
 
@@ -114,9 +116,17 @@ def _content(context: Size, size: Size) -> PixelBox:
 
 
 def _resized(rgb: RGB, size: Size) -> RGB:
-    # A gap of 3 reduces by a whole factor first where the picture shrinks a lot: the same to the
-    # eye, and many times faster.
+    """Resampled without aliasing.
+
+    Pillow's Lanczos keeps a shrunk face a tenth sharper than OpenCV's area filter does. To enlarge
+    one, OpenCV's bicubic looks the same as Lanczos and takes a tenth of its time.
+    """
+    if (rgb.shape[1], rgb.shape[0]) == size:
+        return rgb.copy()
+    if size[0] >= rgb.shape[1]:
+        return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC), np.uint8)
     image = Image.fromarray(np.ascontiguousarray(rgb))
+    # Shrinking a lot, Pillow first averages whole pixels: the same to the eye, and faster.
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 

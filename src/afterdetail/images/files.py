@@ -34,7 +34,7 @@ make the decoder go over all pixels as often."""
 # What Pillow's three decoders raise on damaged data. SyntaxError is its word for "not such a file".
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NEEDED_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 _JPEG = b"\xff\xd8\xff"
 # Compressed data escapes 0xFF by a 0 and is resumed by 0xD0..0xD7; all else starts a segment.
@@ -50,7 +50,7 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """
     if not data:
         raise invalid("image_empty", "the picture is empty; send a PNG, JPEG or WebP file")
-    if data.startswith(_PNG):
+    if data.startswith(PNG_SIGNATURE):
         return _open_png(data, max_pixels)
     if data.startswith(_JPEG):
         return _open_jpeg(data, max_pixels)
@@ -94,7 +94,7 @@ def _open_png(data: bytes, max_pixels: int) -> Image.Image:
         raise corrupt()
     width, height, depth = struct.unpack(">IIB", data[16:25])
     _check_size((width, height), max_pixels)
-    needed, profile, room = [_PNG], b"", MAX_METADATA
+    needed, profile, room = [PNG_SIGNATURE], b"", MAX_METADATA
     for kind, chunk in _chunks(data):
         if kind == b"acTL":
             raise invalid("image_animated", "the picture is an animated PNG; send one frame")
@@ -105,6 +105,8 @@ def _open_png(data: bytes, max_pixels: int) -> Image.Image:
             room -= len(unpacked)
             profile = unpacked if kind == b"iCCP" else profile
     image = _open(PngImagePlugin.PngImageFile, b"".join(needed))
+    if image.mode == "P" and image.palette is None:
+        raise corrupt()
     image.info["icc_profile"] = profile
     transparent = image.info.get("transparency")
     if depth == 16 and isinstance(transparent, tuple):
@@ -115,7 +117,7 @@ def _open_png(data: bytes, max_pixels: int) -> Image.Image:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Kind and bytes, length and checksum included, of each of a PNG's chunks up to the last."""
-    place = len(_PNG)
+    place = len(PNG_SIGNATURE)
     for _ in range(MAX_PARTS):
         length = int.from_bytes(data[place : place + 4], "big")
         chunk = data[place : place + 12 + length]
