@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +52,11 @@ def serve(
     )
     server = uvicorn.Server(config)
     loading.add_done_callback(lambda done: _stop_if_failed(done, server))
-    server.run()
+    # uvicorn ends gracefully and then sends itself the signal once more: that would be the end
+    # before the engine's, and exit with a failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with suppress(KeyboardInterrupt):
+        server.run()
     if loading.done():
         loading.result().close()
 
