@@ -97,7 +97,7 @@ class Service:
             any_size=self.settings.resolutions == "any",
         )
         result = detailer.run(picture, options, deadline=deadline)
-        return _response(result, request.image_encoding)
+        return to_response(result, request.image_encoding)
 
 
 def _decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
@@ -108,7 +108,8 @@ def _decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
         raise
 
 
-def _response(result: DetailResult, encoding: ImageEncoding) -> Response:
+def to_response(result: DetailResult, encoding: ImageEncoding) -> Response:
+    """The picture and the counts as JSON; objects that failed are told in a header."""
     image = None
     if not result.withheld:
         data = images.encode(result.picture, encoding.value)
