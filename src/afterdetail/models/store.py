@@ -59,16 +59,29 @@ def pull(spec: ModelSpec, *, progress: bool = True) -> Path:
         path = locate(spec)
         verify(spec, path)
         return path
+    with _progress_bars(progress):
+        wrong = _fetch(spec)
+        if wrong:  # what was in the cache may have been damaged since: once more
+            wrong = _fetch(spec)
+    if wrong:
+        raise WeightsError(
+            f"{spec.source.hub} sent a wrong {wrong[0].name}: its sha256 is not the one expected; "
+            f"it was removed; mend the catalogue, or {remedy(spec)}"
+        )
+    return locate(spec)
+
+
+def _fetch(spec: ModelSpec) -> list[Path]:
+    """Download what is not there yet; files whose checksum is wrong are removed and returned."""
     try:
-        with _progress_bars(progress):
-            files = _download(spec.source)
-    except AfterdetailError:
-        raise
+        files = _download(spec.source)
     except Exception as error:  # the client's errors changed their bases from version to version
         raise _pull_failed(spec, error) from error
-    for file in files:
-        _verify_pulled(spec, file)
-    return locate(spec)
+    wrong = [file for file in files if not _is_right(spec, file)]
+    for file in wrong:
+        file.resolve().unlink()
+        file.unlink(missing_ok=True)
+    return wrong
 
 
 def verify(spec: ModelSpec, path: Path) -> None:
@@ -193,26 +206,16 @@ def _progress_bars(shown: bool) -> Iterator[None]:
         enable_progress_bars()
 
 
-def _verify_pulled(spec: ModelSpec, file: Path) -> None:
-    """Check a file just pulled; a wrong one is taken out of the cache again.
+def _is_right(spec: ModelSpec, file: Path) -> bool:
+    """Compare with the catalogue's checksum; without one, with the hub's own.
 
-    Without a checksum in the catalogue the hub's own serves: the cache keeps a large file under its
-    sha256.
+    The cache keeps a large file under the sha256 that the hub announced, and links to it.
     """
-    blob = file.resolve()
-    of_hub = blob.name if SHA256.fullmatch(blob.name) else None
-    expected = spec.sha256 if spec.source.file is not None and spec.sha256 else of_hub
-    if expected is None:
-        return
-    found = file_sha256(blob)
-    if found == expected:
-        return
-    file.unlink()
-    blob.unlink(missing_ok=True)
-    raise WeightsError(
-        f"{spec.source.hub} sent a wrong {file.name}: sha256 {found[:12]}..., expected "
-        f"{expected[:12]}...; it was removed, {remedy(spec)}"
-    )
+    announced = file.resolve().name
+    expected = spec.sha256 if spec.source.file else None
+    if expected is None and SHA256.fullmatch(announced):
+        expected = announced
+    return expected is None or file_sha256(file) == expected
 
 
 def _missing_from_cache(spec: ModelSpec) -> Path:

@@ -1,0 +1,423 @@
+"""Where models lie and how they get there; the hub is a server on the loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from afterdetail.errors import ModelUnavailable, WeightsError
+from afterdetail.models.catalogue import Kind, ModelSpec, Source, built_in
+from afterdetail.models.store import locate, needed_files, pull, verify
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+WEIGHTS = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+DETECTOR = ModelSpec("mine", Kind.DETECTOR, Source(path="/nowhere/mine.pt"))
+
+
+# What is on this machine.
+
+
+@pytest.mark.parametrize("name", ["tiny", "face_full_mediapipe", "hand_mediapipe"])
+def test_what_the_package_ships_is_there(name: str) -> None:
+    assert locate(built_in().find(None, name)).exists()
+
+
+def test_a_file_of_the_users_is_where_he_says(tmp_path: Path) -> None:
+    (tmp_path / "own.pt").touch()
+    spec = ModelSpec("own", Kind.DETECTOR, Source(path=str(tmp_path / "own.pt")))
+    assert locate(spec) == tmp_path / "own.pt"
+    assert pull(spec) == tmp_path / "own.pt"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            Source(path="/nowhere/mine.pt"),
+            "no /nowhere/mine.pt; put it there or mend the catalogue",
+        ),
+        (Source(package="weights/gone.tflite"), "gone.tflite; reinstall afterdetail"),
+    ],
+)
+def test_a_missing_file_says_what_to_do(source: Source, message: str) -> None:
+    with pytest.raises(ModelUnavailable, match=message) as error:
+        locate(ModelSpec("mine", Kind.DETECTOR, source))
+    assert error.value.public == "mine is not on this server"
+
+
+def test_checksums_are_compared(tmp_path: Path) -> None:
+    path = tmp_path / "own.pt"
+    path.write_bytes(b"weights")
+    right = hashlib.sha256(b"weights").hexdigest()
+    source = Source(path=str(path))
+    verify(ModelSpec("own", Kind.DETECTOR, source), path)
+    verify(ModelSpec("own", Kind.DETECTOR, source, sha256=right), path)
+    with pytest.raises(WeightsError, match=r"own\.pt is not the own of the catalogue: sha256"):
+        verify(ModelSpec("own", Kind.DETECTOR, source, sha256="0" * 64), path)
+    with pytest.raises(WeightsError, match="replace it or mend the catalogue"):
+        pull(ModelSpec("own", Kind.DETECTOR, source, sha256="0" * 64))
+
+
+REPOSITORY = [
+    "README.md",
+    "model_index.json",
+    "v1-5-pruned.safetensors",
+    "v1-5-pruned.ckpt",
+    "scheduler/scheduler_config.json",
+    "tokenizer/merges.txt",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.bin",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "unet/diffusion_pytorch_model.non_ema.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "vae/deep/model.safetensors",
+    "vae_1_0/diffusion_pytorch_model.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/model-00001-of-00002.safetensors",
+    "text_encoder/model-00002-of-00002.safetensors",
+    "text_encoder/model.safetensors.index.json",
+    "text_encoder/openvino_model.bin",
+    "text_encoder/flax_model.msgpack",
+    "safety_checker/model.safetensors",
+]
+
+
+def test_only_what_repainting_loads_is_needed() -> None:
+    components = ["scheduler", "tokenizer", "unet", "vae", "text_encoder"]
+    assert needed_files([], []) == ["model_index.json"]
+    assert needed_files(REPOSITORY, components) == [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model-00001-of-00002.safetensors",
+        "text_encoder/model-00002-of-00002.safetensors",
+        "text_encoder/model.safetensors.index.json",
+    ]
+
+
+# Pulling, in a process of its own: the hub client reads its environment when it is imported.
+
+
+@dataclass
+class Hub:
+    """A hub of one repository, ``someone/things``."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    announced: dict[str, str] = field(default_factory=dict)
+    """The sha256 it claims a file has."""
+    cut: dict[str, int] = field(default_factory=dict)
+    """How many bytes of a file it sends before it hangs up, once."""
+    requests: list[str] = field(default_factory=list)
+    """``METHOD path`` and, where one was asked for, the range."""
+
+    def fetched(self) -> list[str]:
+        """The files that were downloaded, in order."""
+        gets = [line for line in self.requests if line.startswith("GET") and "/resolve/" in line]
+        return [line.split(f"/resolve/{COMMIT}/")[-1].split("/resolve/main/")[-1] for line in gets]
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        asked = self.headers.get("Range", "")
+        self.hub.requests.append(f"{self.command} {self.path} {asked}".strip())
+        path = unquote(urlsplit(self.path).path)
+        if path.startswith("/api/models/someone/things/tree/"):
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
+                for name, data in self.hub.files.items()
+            ]
+            self._send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"}, body)
+        elif path.startswith("/api/models/someone/things"):
+            siblings = [{"rfilename": name} for name in self.hub.files]
+            info = {"id": "someone/things", "sha": COMMIT, "siblings": siblings}
+            self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"}, body)
+        elif path.startswith("/someone/things/resolve/"):
+            self._file(path.split("/", 5)[5], asked, body)
+        else:
+            self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
+
+    def _file(self, name: str, asked: str, body: bool) -> None:
+        if name not in self.hub.files:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, body)
+            return
+        data = self.hub.files[name]
+        digest = self.hub.announced.get(name) or hashlib.sha256(data).hexdigest()
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self._send(206 if start else 200, data[start:], headers, body, cut=name)
+
+    def _send(
+        self, status: int, data: bytes, headers: dict[str, str], body: bool, cut: str = ""
+    ) -> None:
+        self.send_response(status)
+        for key, text in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(key, text)
+        self.end_headers()
+        if body:
+            self.wfile.write(data[: self.hub.cut.pop(cut, len(data))])
+        self.close_connection = True
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    handler = type("HubHandler", (Handler,), {"hub": hub})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        hub.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield hub
+        server.shutdown()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call in the other process gave: the text is a path, or the error's."""
+
+    kind: str
+    text: str
+    public: str = ""
+
+
+CALL = """
+import json, sys
+from afterdetail.errors import AfterdetailError
+from afterdetail.models import store
+from afterdetail.models.catalogue import load_catalogue
+catalogue, name, function = sys.argv[1:]
+try:
+    path = getattr(store, function)(load_catalogue(catalogue).find(None, name))
+    print(json.dumps(["path", str(path)]))
+except AfterdetailError as error:
+    print(json.dumps([type(error).__name__, str(error), error.public]))
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine with a cache of its own, and the hub as its only network."""
+
+    folder: Path
+    hub: Hub
+
+    def call(self, function: str, entry: str, **environment: str) -> Answer:
+        catalogue = self.folder / "models.toml"
+        catalogue.write_text(f'[[model]]\nname = "thing"\nhub = "someone/things"\n{entry}\n')
+        outcome = subprocess.run(
+            [sys.executable, "-c", CALL, str(catalogue), "thing", function],
+            env={
+                **os.environ,
+                "HF_HOME": str(self.folder / "hf"),
+                "HF_ENDPOINT": self.hub.url,
+                "HF_HUB_DISABLE_XET": "1",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return Answer(*json.loads(outcome.stdout.splitlines()[-1]))
+
+    def cached(self) -> list[Path]:
+        """The files the cache holds, whole ones only."""
+        blobs = (self.folder / "hf").rglob("blobs/*")
+        return [path for path in blobs if path.suffix != ".incomplete"]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, hub: Hub) -> Machine:
+    return Machine(tmp_path, hub)
+
+
+FILE = 'kind = "detector"\nfile = "face.pt"'
+FOLDER = 'kind = "base"\nbase = "sd15"'
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "image_encoder": [None, None],
+}
+DIFFUSERS = {
+    "model_index.json": json.dumps(INDEX).encode(),
+    "everything.safetensors": b"too much",
+    "unet/config.json": b'{"a": 1}',
+    "unet/diffusion_pytorch_model.bin": b"a pickle",
+    "unet/diffusion_pytorch_model.safetensors": b"float32",
+    "unet/diffusion_pytorch_model.fp16.safetensors": b"float16",
+    "tokenizer/vocab.json": b"{}",
+    "safety_checker/model.safetensors": b"not ours",
+}
+
+
+def test_a_file_is_pulled_once_and_found_without_network(machine: Machine, hub: Hub) -> None:
+    hub.files["face.pt"] = WEIGHTS
+    missing = machine.call("locate", FILE)
+    assert missing.kind == "ModelUnavailable"
+    assert "no face.pt of someone/things in " in missing.text
+    assert missing.text.endswith("get it with: afterdetail models pull thing")
+    assert missing.public == "thing is not on this server"
+    assert hub.requests == []
+
+    pulled = machine.call("pull", f'{FILE}\nsha256 = "{SHA256}"')
+    assert pulled.kind == "path"
+    assert Path(pulled.text).read_bytes() == WEIGHTS
+    assert machine.call("pull", FILE) == pulled
+    assert hub.fetched() == ["face.pt"]
+
+    hub.requests.clear()
+    assert machine.call("locate", FILE) == pulled
+    assert hub.requests == []
+
+
+def test_of_a_diffusers_repository_only_the_needed_files_are_pulled(
+    machine: Machine, hub: Hub
+) -> None:
+    hub.files |= DIFFUSERS
+    pulled = machine.call("pull", FOLDER)
+    assert pulled.kind == "path"
+    assert sorted(hub.fetched()) == [
+        "model_index.json",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    assert machine.call("locate", FOLDER) == pulled
+
+
+@pytest.mark.parametrize(
+    ("gone", "there"),
+    [
+        ([], True),
+        (["safety_checker/model.safetensors", "everything.safetensors"], True),
+        (["unet/diffusion_pytorch_model.fp16.safetensors"], True),
+        (["model_index.json"], False),
+        (["tokenizer/vocab.json"], False),
+        (
+            [
+                "unet/diffusion_pytorch_model.fp16.safetensors",
+                "unet/diffusion_pytorch_model.safetensors",
+            ],
+            False,
+        ),
+    ],
+)
+def test_a_folder_is_there_when_each_component_is(
+    gone: list[str], there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / "models--someone--things"
+    for name in DIFFUSERS.keys() - gone:
+        file = cache / "snapshots" / COMMIT / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(DIFFUSERS[name])
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(COMMIT)
+    spec = ModelSpec("thing", Kind.BASE, Source(hub="someone/things"))
+    if there:
+        assert locate(spec) == cache / "snapshots" / COMMIT
+    else:
+        with pytest.raises(ModelUnavailable, match="afterdetail models pull thing"):
+            locate(spec)
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_stays(machine: Machine, hub: Hub) -> None:
+    hub.files["face.pt"] = WEIGHTS
+    entry = f'{FILE}\nsha256 = "{"0" * 64}"'
+    refused = machine.call("pull", entry)
+    assert refused.kind == "WeightsError"
+    assert refused.text.startswith("someone/things sent a wrong face.pt")
+    assert refused.public == "a model's weights cannot be loaded"
+    assert machine.cached() == []
+    assert machine.call("locate", FILE).kind == "ModelUnavailable"
+
+
+def test_the_hubs_own_checksum_counts_where_the_catalogue_has_none(
+    machine: Machine, hub: Hub
+) -> None:
+    hub.files["face.pt"] = WEIGHTS
+    hub.announced["face.pt"] = "1" * 64
+    assert machine.call("pull", FILE).kind == "WeightsError"
+    assert machine.cached() == []
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(machine: Machine, hub: Hub) -> None:
+    hub.files["face.pt"] = WEIGHTS
+    path = Path(machine.call("pull", FILE).text)
+    path.write_bytes(WEIGHTS[:100])
+    assert machine.call("pull", FILE).text == str(path)
+    assert path.read_bytes() == WEIGHTS
+
+
+def test_a_download_cut_short_is_resumed(machine: Machine, hub: Hub) -> None:
+    data = WEIGHTS * 25  # the hub client writes in pieces of 10 MB
+    hub.files["face.pt"] = data
+    hub.cut["face.pt"] = len(data) * 9 // 10
+    pulled = machine.call("pull", FILE)
+    if pulled.kind != "path":  # older clients do not try again by themselves
+        assert "run again: afterdetail models pull thing" in pulled.text
+        assert machine.cached() == []
+        pulled = machine.call("pull", FILE)
+    assert Path(pulled.text).read_bytes() == data
+    assert any("bytes=" in line for line in hub.requests)
+
+
+@pytest.mark.parametrize("entry", [FILE, FOLDER])
+def test_offline_the_error_says_so(entry: str, machine: Machine, hub: Hub) -> None:
+    refused = machine.call("pull", entry, HF_HUB_OFFLINE="1")
+    assert refused.kind == "ModelUnavailable"
+    assert "HF_HUB_OFFLINE is set; unset it and run again" in refused.text
+    assert refused.public == "thing is not on this server"
+    assert hub.requests == []
+
+
+def test_offline_what_is_there_is_used(machine: Machine, hub: Hub) -> None:
+    hub.files["face.pt"] = WEIGHTS
+    pulled = machine.call("pull", FILE)
+    hub.requests.clear()
+    assert machine.call("pull", FILE, HF_HUB_OFFLINE="1") == pulled
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("entry", [FILE, FOLDER, FILE.replace("face", "other")])
+def test_a_repository_without_the_file_is_named(entry: str, machine: Machine, hub: Hub) -> None:
+    hub.files["README.md"] = b""
+    refused = machine.call("pull", entry)
+    assert refused.kind == "ModelUnavailable"
+    assert refused.text.endswith("the hub has no such file; mend the catalogue")
