@@ -12,6 +12,7 @@ from functools import partial
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
 from afterdetail.detectors.base import DEFAULT_CONFIDENCE
 from afterdetail.detectors.blazeface import SHORT_RANGE, Found, find, sigmoid
@@ -66,7 +67,7 @@ class FaceMesh:
         return Detection(
             label=self.label,
             score=mesh.score,
-            box=bounding_box(hulls).clipped(size),
+            box=bounding_box(hulls, size),
             polygons=hulls,
             keypoints=tuple(zip(*np.concatenate(parts).T.tolist(), strict=True)),
         )
@@ -102,8 +103,19 @@ def hull(points: Points) -> Polygon:
     return tuple((float(x), float(y)) for x, y in corners[:, 0].tolist())
 
 
-def bounding_box(polygons: tuple[Polygon, ...]) -> Box:
-    """The pixels that filled polygons reach; a corner's own pixel counts."""
-    corners = np.array([corner for polygon in polygons for corner in polygon])
+def bounding_box(polygons: tuple[Polygon, ...], size: Size) -> Box:
+    """The box around the pixels that filled polygons reach in a picture of ``size``."""
+    corners = np.concatenate(polygons)
     (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    return Box(x0, y0, x1 + 1, y1 + 1)
+    whole = Box(x0, y0, x1 + 1, y1 + 1)
+    box = whole.clipped(size)
+    if box == whole or box.area == 0:
+        return box
+    # A corner outside the picture does not count, and what it cut off may have been the highest
+    # part. (Pillow, because fillPoly of OpenCV bends edges that leave the mask.)
+    mask = Image.new("L", (int(box.width), int(box.height)))
+    for polygon in polygons:
+        moved = [(x - box.x0, y - box.y0) for x, y in polygon]
+        ImageDraw.Draw(mask).polygon(moved, fill=255)
+    left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
+    return Box(box.x0 + left, box.y0 + top, box.x0 + right, box.y0 + bottom)

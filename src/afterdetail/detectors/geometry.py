@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from afterdetail.detectors.litert import Tensor
+from afterdetail.errors import InvalidInput
 from afterdetail.types import RGB, Size
 
 Points: TypeAlias = npt.NDArray[np.float64]
@@ -33,6 +34,9 @@ SUBPIXELS = 1 << 5
 FINE = 1 << 15
 """Steps between two pixels before they are cut to those; int32 then reaches 65535 pixels."""
 
+
+MAX_SIDE = 32766
+"""Positions in OpenCV's maps are 16 bit."""
 
 WARP_BLOCK = 64
 """Columns that ``warpPerspective`` computes from one starting value."""
@@ -114,8 +118,14 @@ def crop_letterbox(rgb: RGB, side: int, low: float) -> Tensor:
     """The whole picture on a square, centred, black outside it; its values mapped to ``low``..1.
 
     Returns float32 ``(side, side, 3)``.
+
+    Raises:
+        InvalidInput: the picture is longer than ``MAX_SIDE``.
     """
     height, width = rgb.shape[:2]
+    if max(width, height) > MAX_SIDE:
+        message = f"a picture of {width}x{height} pixels; detectors take up to {MAX_SIDE} a side"
+        raise InvalidInput("image_dimensions", message)
     return _sampled(rgb, letterbox_maps((width, height), side), cv2.BORDER_CONSTANT, low)
 
 
