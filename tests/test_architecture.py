@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "afterdetail"
 # Bottom first. A room may import from the layers below its own, and from itself.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types", "errors"}),
-    frozenset({"options", "config"}),
+    frozenset({"options", "config", "lifetime"}),
     frozenset({"images", "prompts"}),
     frozenset({"models", "results"}),
     frozenset({"detectors", "masks", "regions", "waves", "engine", "safety", "composite"}),

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from afterdetail import Detailer, DetailOptions, Outcome
 from afterdetail.config import Settings
 from afterdetail.errors import (
+    Aborted,
     DeadlineExceeded,
     InpaintFailed,
     InvalidInput,
@@ -25,6 +27,7 @@ from afterdetail.errors import (
     UnknownName,
 )
 from afterdetail.images import from_any
+from afterdetail.lifetime import Lifetime
 from afterdetail.types import RGB, Picture
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
@@ -194,8 +197,22 @@ def test_a_deadline_stops_the_picture() -> None:
         running.load()
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            running.run(Picture(pixels(ASTRONAUT)), options, deadline=began + 0.3)
+            running.run(Picture(pixels(ASTRONAUT)), options, Lifetime(began + 0.3))
         assert time.monotonic() - began < 5
+
+
+def test_a_caller_who_gives_up_stops_the_picture() -> None:
+    options = DetailOptions(steps=200, strength=1.0)
+    lifetime = Lifetime()
+    with Detailer(models="tiny", device="cpu") as running:
+        running.load()
+        threading.Timer(0.3, lifetime.end).start()
+        began = time.monotonic()
+        with pytest.raises(Aborted):
+            running.run(Picture(pixels(ASTRONAUT)), options, lifetime)
+        assert time.monotonic() - began < 5
+        with pytest.raises(Aborted):
+            running.run(Picture(pixels(ASTRONAUT)), options, lifetime)
 
 
 def test_if_every_object_fails_the_picture_fails(

@@ -18,6 +18,7 @@ from afterdetail.engine.engine import Engine
 from afterdetail.engine.service import EngineService
 from afterdetail.errors import InvalidInput
 from afterdetail.images import from_any
+from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import load_catalogue
 from afterdetail.models.choose import choose_base
 from afterdetail.models.loader import ModelPool, pick_device
@@ -150,29 +151,29 @@ class Detailer:
         return self._repaint(picture, recipe, [shape], [drawn], watch)
 
     def run(
-        self, picture: Picture, options: DetailOptions, *, deadline: float | None = None
+        self, picture: Picture, options: DetailOptions, lifetime: Lifetime | None = None
     ) -> DetailResult:
         """Detail a decoded picture; detectors by catalogue name only. The server's door.
 
         Args:
-            deadline: in the seconds of ``time.monotonic``.
+            lifetime: how long this may take, and the caller's way to give up on it.
 
         Raises:
-            DeadlineExceeded: it passed; the picture's jobs have been stopped.
+            DeadlineExceeded, Aborted: it is over; the picture's jobs stop at the next step.
         """
-        recipe = self._recipe(picture, options, deadline)
+        recipe = self._recipe(picture, options, lifetime)
         detector = load_detector(options.detector, self.catalogue)
         return self._detail(picture, recipe, detector, Stopwatch())
 
     def _recipe(
-        self, picture: Picture, options: DetailOptions, deadline: float | None = None
+        self, picture: Picture, options: DetailOptions, lifetime: Lifetime | None = None
     ) -> Recipe:
         """Options with every name in them looked up: what is wrong is refused before any work."""
         spec = choose_base(options, picture.size, self.catalogue)
         prompt, negative = styles.apply(
             options.style_preset, options.prompt or "", options.negative_prompt or ""
         )
-        return Recipe(options, spec, prompt, negative, deadline)
+        return Recipe(options, spec, prompt, negative, lifetime or Lifetime())
 
     def _detector(self, name: str) -> Detector:
         if name.endswith(WEIGHTS_SUFFIXES):
@@ -183,6 +184,7 @@ class Detailer:
         self, picture: Picture, recipe: Recipe, detector: Detector, watch: Stopwatch
     ) -> DetailResult:
         options = recipe.options
+        recipe.lifetime.check()
         with watch("detect"):
             found = detector.detect(picture.rgb, options.confidence)
         with watch("mask"):

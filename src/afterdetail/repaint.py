@@ -19,6 +19,7 @@ from afterdetail.errors import (
     InpaintFailed,
     OutOfMemory,
 )
+from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import ModelSpec
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.options import MAX_SEED, DetailOptions
@@ -99,16 +100,13 @@ def seeds_of(options: DetailOptions) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One picture's options with every name in them looked up and the style in the prompts.
-
-    ``deadline`` is in the seconds of ``time.monotonic``.
-    """
+    """One picture's options with every name in them looked up and the style in the prompts."""
 
     options: DetailOptions
     spec: ModelSpec
     prompt: str
     negative_prompt: str
-    deadline: float | None = None
+    lifetime: Lifetime
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +122,9 @@ class Brush:
 
         Raises:
             DeadlineExceeded: the time is over; no job of the wave is left running.
+            Aborted: the caller gave up, likewise.
         """
+        self.recipe.lifetime.check()
         with watch("mask"):
             planned = [(target, self._plan(target, canvas)) for target in targets]
             jobs = [self._job(canvas, target, region) for target, region in planned]
@@ -157,16 +157,21 @@ class Brush:
             strength=options.strength,
             guidance_scale=options.cfg_scale,
             seed=target.seed,
-            deadline=self.recipe.deadline,
+            deadline=self.recipe.lifetime.deadline,
         )
 
     def _wait(self, tickets: Sequence[Ticket]) -> list[RGB | AfterdetailError]:
         """Every job's patch or error. If the caller is interrupted, none is left running."""
+
+        def abort() -> None:
+            for ticket in tickets:
+                ticket.abort()
+
+        self.recipe.lifetime.on_end(abort)
         try:
             return [_outcome(ticket) for ticket in tickets]
         finally:
-            for ticket in tickets:
-                ticket.abort()
+            abort()
 
 
 def _outcome(ticket: Ticket) -> RGB | AfterdetailError:

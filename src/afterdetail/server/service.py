@@ -18,6 +18,7 @@ from starlette.responses import Response
 from afterdetail import images
 from afterdetail.config import Settings
 from afterdetail.errors import DeadlineExceeded, InvalidInput, Loading
+from afterdetail.lifetime import Lifetime
 from afterdetail.schema.request import AdetailerRequest, ImageEncoding
 from afterdetail.schema.response import AdetailerResponse
 from afterdetail.schema.translate import decode_base64, parse_request, resolve
@@ -96,7 +97,7 @@ class Service:
             detailer.catalogue,
             any_size=self.settings.resolutions == "any",
         )
-        result = detailer.run(picture, options, deadline=deadline)
+        result = detailer.run(picture, options, Lifetime(deadline))
         return to_response(result, request.image_encoding)
 
 
