@@ -88,6 +88,11 @@ class Detailer:
         """Let the jobs in flight finish and end the engine's thread."""
         self._engine.close()
 
+    @property
+    def engine(self) -> EngineService:
+        """What runs the jobs: its state and its numbers, for whoever watches over it."""
+        return self._engine
+
     def __enter__(self) -> Self:
         return self
 

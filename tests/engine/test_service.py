@@ -11,7 +11,8 @@ import pytest
 from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job
 from afterdetail.engine.service import EngineService
-from afterdetail.errors import Aborted, InpaintFailed, Loading
+from afterdetail.engine.stats import EngineStats
+from afterdetail.errors import Aborted, DeadlineExceeded, InpaintFailed, Loading
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.types import RGB, Gray
 
@@ -52,6 +53,27 @@ def test_many_threads_get_their_own_pictures(service: EngineService, job: Job) -
     assert len({picture.tobytes() for picture in first}) == 8
     for one, other in zip(first, again, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_the_numbers_of_its_work(service: EngineService, job: Job) -> None:
+    assert service.stats == EngineStats()
+    service.add(job).result()
+    failing = service.add(replace(job, deadline=0.0))
+    with pytest.raises(DeadlineExceeded):
+        failing.result()
+    stats = service.stats
+    assert (stats.rows, stats.forwards, stats.capacity) == (job.row_steps, 2, 32)
+    assert (stats.jobs_done, stats.jobs_failed, stats.jobs, stats.backlog) == (1, 1, 0, 0)
+    assert stats.busy_seconds > 0
+
+
+def test_the_backlog_shrinks_step_by_step(service: EngineService, job: Job) -> None:
+    long = replace(job, steps=200, strength=1.0)
+    ticket = service.add(long)
+    wait_for(lambda: ticket.progress.step > 2)
+    assert 0 < service.stats.backlog < long.row_steps == 400
+    ticket.abort()
+    wait_for(lambda: service.stats.backlog == 0)
 
 
 def test_progress_is_seen_from_outside(service: EngineService, job: Job) -> None:

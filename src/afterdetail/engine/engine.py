@@ -59,6 +59,10 @@ class Engine:
     _slots: dict[int, Slot] = field(default_factory=dict)
     _finished: list[Finished] = field(default_factory=list)
     _count: int = 0
+    forwards: int = 0
+    rows: int = 0
+    capacity: int = 0
+    """Rows that all forwards could have had."""
 
     def __post_init__(self) -> None:
         if self.pinned_rows is not None:
@@ -109,6 +113,10 @@ class Engine:
             lambda batch: denoiser.predict(batch, self.pinned_rows),
             self._shrink,
         )
+        if slots:
+            self.forwards += 1
+            self.rows += sum(slot.job.rows for slot in slots)
+            self.capacity += self.scheduler.row_limit
         self._apply(slots, predictions, _advance)
 
     def _decode(self, slots: Sequence[Slot]) -> None:

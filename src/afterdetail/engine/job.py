@@ -43,6 +43,11 @@ class Job:
         """Rows of a UNet batch this job takes in every step."""
         return 2 if self.guided else 1
 
+    @property
+    def row_steps(self) -> int:
+        """The work it is: its rows times the steps it runs."""
+        return self.rows * max(1, int(self.steps * self.strength))
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

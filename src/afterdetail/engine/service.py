@@ -11,6 +11,7 @@ from typing import Self
 
 from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job, Progress
+from afterdetail.engine.stats import EngineStats
 from afterdetail.errors import Aborted, InpaintFailed, Loading
 from afterdetail.types import RGB
 
@@ -65,6 +66,9 @@ class EngineService:
         self._wake = threading.Condition()
         self._closing = False
         self._last_tick = time.monotonic()
+        self._busy_seconds = 0.0
+        self._done = 0
+        self._failed = 0
         self._thread = threading.Thread(target=self._run, name="afterdetail-engine", daemon=True)
         self._thread.start()
 
@@ -104,6 +108,21 @@ class EngineService:
         """How long the tick at hand has been running; 0 while there is nothing to do."""
         return time.monotonic() - self._last_tick if self._tickets else 0.0
 
+    @property
+    def stats(self) -> EngineStats:
+        """From any thread; its numbers may be one tick apart."""
+        tickets = list(self._tickets.values())
+        return EngineStats(
+            forwards=self._engine.forwards,
+            rows=self._engine.rows,
+            capacity=self._engine.capacity,
+            busy_seconds=self._busy_seconds,
+            jobs_done=self._done,
+            jobs_failed=self._failed,
+            jobs=len(tickets),
+            backlog=sum(_remaining(ticket) for ticket in tickets),
+        )
+
     def _post(self, command: Callable[[], None]) -> None:
         with self._wake:
             if self._closing or not self._thread.is_alive():
@@ -135,6 +154,7 @@ class EngineService:
             self._resolve(finished)
         for number, ticket in self._tickets.items():
             ticket.progress = self._engine.progress(number)
+        self._busy_seconds += time.monotonic() - self._last_tick
 
     def _admit(self, ticket: Ticket) -> None:
         self._tickets[self._engine.add(ticket.job)] = ticket
@@ -147,6 +167,9 @@ class EngineService:
         ticket.settle(Aborted("the job was aborted"))
 
     def _resolve(self, finished: Finished) -> None:
+        failed = isinstance(finished.outcome, Exception)
+        self._failed += failed
+        self._done += not failed
         self._tickets.pop(finished.number).settle(finished.outcome)
 
     def _abandon(self) -> None:
@@ -159,3 +182,7 @@ class EngineService:
         for ticket in self._tickets.values():
             ticket.settle(InpaintFailed("the engine stopped; the log has the cause"))
         self._tickets.clear()
+
+
+def _remaining(ticket: Ticket) -> int:
+    return max(0, ticket.job.row_steps - ticket.job.rows * ticket.progress.step)
