@@ -8,7 +8,9 @@
     ├── UploadTooSlow          408
     ├── SourceFailed           502  init_image_url answered with an error
     ├── SourceTimeout          504  init_image_url was too slow
-    ├── QueueFull              429
+    ├── TryLater               429
+    │   ├── QueueFull          429
+    │   └── RateLimited        429  more requests a minute than the client may send
     ├── DeadlineExceeded       504
     ├── Aborted                499  the caller gave up; nobody is left to read this
     ├── InpaintFailed          500  every object failed
@@ -90,8 +92,22 @@ class SourceTimeout(AfterdetailError):
     status, code = 504, "url_timeout"
 
 
-class QueueFull(AfterdetailError):
-    status, code = 429, "queue_full"
+class TryLater(AfterdetailError):
+    """``retry_after`` is the seconds after which the same request is worth another try."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFull(TryLater):
+    code = "queue_full"
+
+
+class RateLimited(TryLater):
+    code = "rate_limited"
 
 
 class DeadlineExceeded(AfterdetailError):
