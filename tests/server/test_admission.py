@@ -135,9 +135,7 @@ def test_no_client_fills_the_whole_queue(clients: list[str], each: list[int]) ->
     """Ten requests fit; who comes late still finds room."""
     house = admission(Limits(work=360, seconds=1e9, size=1, fair=True))
     got = [admitted(house, client) for client in clients]
-    assert [count >= least for count, least in zip(got, each, strict=True)] == [True] * len(each)
-    assert sum(got) <= 10
-    assert got[0] <= 6
+    assert got == each
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,9 @@ class Admission:
         mine = sum(permit.work for permit in self._inside if permit.client == client)
         # Choudhury & Hahne 1998: a client may have as much as is left over. One alone gets half of
         # the queue, two get a third each, and whoever is new always finds room.
-        if self.limits.fair and mine > room - ahead:
-            raise self._full(
-                (mine - room + ahead) / 2, whose="your requests fill their share of it"
-            )
+        if self.limits.fair and mine and mine >= room - ahead:
+            excess = (mine - room + ahead) / 2  # what it takes off its own, it adds to what is left
+            raise self._full(max(excess, self._work), whose="your share of the queue is full")
         permit = Permit(client, self._work, size)
         self._inside.add(permit)
         return permit
