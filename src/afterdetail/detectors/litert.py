@@ -89,7 +89,7 @@ def load_network(file: str) -> Network:
     """The network of a shipped weights file, loaded once per process.
 
     Raises:
-        WeightsError: the file is missing, damaged or not a network.
+        WeightsError: the file is missing or damaged.
     """
     return Network(read_weights(WEIGHTS, file))
 
