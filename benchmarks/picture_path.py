@@ -173,8 +173,8 @@ def report() -> str:
     )
     return f"""# The picture's way, without the model
 
-{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} shared {platform.machine()} cores,
-Python {platform.python_version()}, {packages}.
+{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} shared {platform.machine()} cores (load average
+{os.getloadavg()[0]:.1f} as this began), Python {platform.python_version()}, {packages}.
 A photograph of 1024x1024 pixels with 4 faces, `face_full_mediapipe`, dilation, blur and padding
 as by default, regions of SD1.5's sizes. Medians of {ROUNDS} runs; the budget is {BUDGET_MS} ms.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +27,6 @@ from afterdetail.types import Picture
 Encoding = Literal["jpeg", "png"]
 
 _RGB, _RGBA, _UP = 2, 6, 2  # colour types and a filter: PNG 3rd edition, 11.2.1 and 9.2
-_ZLIB_START, _ZLIB_END = b"\x78\x01", b"\x03\x00"  # RFC 1950's header; an empty last block
-_STRIPE, _PACKERS = 128, 4  # rows, threads
 _JPEG_SIDE = 65_500
 """Pixels of the longest side libjpeg writes."""
 
@@ -121,23 +118,20 @@ def _from_array(array: npt.NDArray[Any]) -> Picture:
 
 
 def _encode_png(picture: Picture) -> bytes:
-    """Faster than Pillow or OpenCV write a file of its size (benchmarks/results/picture_path.md).
+    """Each row as its difference to the row above, packed by run lengths and Huffman codes.
 
-    Each row is its difference to the row above, packed by run lengths and Huffman codes; stripes
-    of rows are packed in parallel, their ends aligned to bytes so that they join to one stream.
+    For a photograph half the time of Pillow's fastest level at its size, and OpenCV's time at 8 %
+    less, which could not write the profile (benchmarks/results/picture_path.md).
     """
     pixels, colour = picture.rgb, _RGB
     if picture.alpha is not None:
         pixels, colour = np.dstack([picture.rgb, picture.alpha]), _RGBA
-    rows = _filtered(pixels)
-    with ThreadPoolExecutor(_PACKERS) as packers:
-        stripes = [rows[top : top + _STRIPE].data for top in range(0, len(rows), _STRIPE)]
-        packed = b"".join(packers.map(_packed, stripes))
-    stream = _ZLIB_START + packed + _ZLIB_END + struct.pack(">I", zlib.adler32(rows.data))
+    packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    packed = packer.compress(_filtered(pixels).data) + packer.flush()
     chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", *picture.size, 8, colour, 0, 0, 0))]
     if picture.icc_profile:
         chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(picture.icc_profile)))
-    return b"".join([PNG_SIGNATURE, *chunks, _chunk(b"IDAT", stream), _chunk(b"IEND", b"")])
+    return b"".join([PNG_SIGNATURE, *chunks, _chunk(b"IDAT", packed), _chunk(b"IEND", b"")])
 
 
 def _filtered(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -148,11 +142,6 @@ def _filtered(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     return filtered
-
-
-def _packed(stripe: memoryview) -> bytes:
-    packer = zlib.compressobj(level=1, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
-    return packer.compress(stripe) + packer.flush(zlib.Z_SYNC_FLUSH)
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
