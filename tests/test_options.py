@@ -13,8 +13,13 @@ from afterdetail.errors import InvalidInput, UnknownName
 from afterdetail.options import MAX_SEED, DetailOptions, Sampler, parse_options
 
 
+def test_the_library_takes_a_little_more_than_the_endpoint() -> None:
+    more = parse_options({}).model_dump().items() - DetailOptions().model_dump().items()
+    assert dict(more) == {"tile": None}
+
+
 def test_no_options_are_the_defaults_of_the_contract() -> None:
-    assert parse_options({}).model_dump(mode="json") == {
+    assert DetailOptions().model_dump(mode="json") == {
         "prompt": None,
         "negative_prompt": None,
         "sampler": "DDIM",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from afterdetail.errors import AfterdetailError
-    from afterdetail.options import DetailOptions
+    from afterdetail.options import DetailOptions, LibraryOptions
     from afterdetail.pipeline import Detailer
     from afterdetail.results import DetailedObject, DetailResult, Outcome
     from afterdetail.types import Box, Detection
@@ -29,6 +29,7 @@ __all__ = [
     "DetailedObject",
     "Detailer",
     "Detection",
+    "LibraryOptions",
     "Outcome",
 ]
 
@@ -40,6 +41,7 @@ _HOME = {
     "DetailedObject": "results",
     "Detailer": "pipeline",
     "Detection": "types",
+    "LibraryOptions": "options",
     "Outcome": "results",
 }
 

@@ -66,6 +66,9 @@ MAX_SEED = 2**32 - 1
 MAX_EXTENT = 65_535
 """Pixels: the longest side a JPEG can have. A mask option above it could mean nothing more."""
 
+MIN_TILE = 128
+"""Pixels: no detector's input is smaller."""
+
 
 def _one_number(value: Any) -> Any:
     """JSON has one kind of number: 20.0 is the integer 20. A boolean or a string is neither."""
@@ -161,18 +164,29 @@ class DetailOptions(BaseModel):
     """Join the masks of all detected objects into one and repaint it in one job."""
 
 
-def parse_options(options: Mapping[str, object]) -> DetailOptions:
+class LibraryOptions(DetailOptions):
+    """What the library and the command line take: the endpoint's options and a few more."""
+
+    detector: StrictStr = "face_full_mediapipe"
+    """Name of the detection model, or a YOLOv8 weights file (.pt, .onnx, .safetensors). Several,
+    divided by commas, look together; what two of them find counts once."""
+    tile: Annotated[int, Field(ge=MIN_TILE, le=MAX_EXTENT), NUMBER] | None = None
+    """Look at the picture in overlapping tiles of this many pixels, too: finds objects that are
+    much smaller than a tenth of it."""
+
+
+def parse_options(options: Mapping[str, object]) -> LibraryOptions:
     """Validate options given by name.
 
     Raises:
         InvalidInput: an unknown name or a value outside its range, with ``field`` set.
     """
     try:
-        return DetailOptions.model_validate(options)
+        return LibraryOptions.model_validate(options)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
-            raise UnknownName("option", field, DetailOptions.model_fields, field=field) from None
+            raise UnknownName("option", field, LibraryOptions.model_fields, field=field) from None
         message = f"{field}: {first['msg']}, not {first['input']!r:.80}"
         raise InvalidInput(first["type"], message, field=field) from None

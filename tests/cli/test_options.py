@@ -11,15 +11,15 @@ import typer
 from afterdetail.cli.detail import detail
 from afterdetail.cli.options import takes_detail_options
 from afterdetail.errors import InvalidInput
-from afterdetail.options import DetailOptions
+from afterdetail.options import LibraryOptions
 
 
-def parsed(*arguments: str) -> DetailOptions:
+def parsed(*arguments: str) -> LibraryOptions:
     """What a command with these options would be given."""
-    given: list[DetailOptions] = []
+    given: list[LibraryOptions] = []
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-    def command(options: DetailOptions) -> None:
+    def command(options: LibraryOptions) -> None:
         given.append(options)
 
     app.command()(takes_detail_options(command))
@@ -28,12 +28,12 @@ def parsed(*arguments: str) -> DetailOptions:
 
 
 def test_nothing_given_is_all_defaults() -> None:
-    assert parsed() == DetailOptions()
+    assert parsed() == LibraryOptions()
 
 
 def test_every_request_field_is_an_option_of_detail() -> None:
     parameters = inspect.signature(detail).parameters
-    assert DetailOptions.model_fields.keys() <= parameters.keys()
+    assert LibraryOptions.model_fields.keys() <= parameters.keys()
     assert "options" not in parameters
 
 
@@ -61,11 +61,13 @@ def test_every_request_field_is_an_option_of_detail() -> None:
         (["--max-num-detections", "3"], {"max_num_detections": 3}),
         (["--confidence", "0"], {"confidence": 0.0}),
         (["--detector", "face_yolov8n"], {"detector": "face_yolov8n"}),
+        (["--detector", "a,b.pt"], {"detector": "a,b.pt"}),
+        (["--tile", "640"], {"tile": 640}),
         (["--union-masks"], {"union_masks": True}),
     ],
 )
 def test_an_option_sets_its_field(arguments: list[str], fields: dict[str, Any]) -> None:
-    assert parsed(*arguments) == DetailOptions(**fields)
+    assert parsed(*arguments) == LibraryOptions(**fields)
 
 
 @pytest.mark.parametrize(

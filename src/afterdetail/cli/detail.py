@@ -26,7 +26,7 @@ from afterdetail.cli.options import (
 )
 from afterdetail.cli.quiet import quiet_libraries
 from afterdetail.errors import AfterdetailError, InvalidInput, ModelUnavailable, WeightsError
-from afterdetail.options import DetailOptions
+from afterdetail.options import LibraryOptions
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
@@ -49,7 +49,7 @@ def detail(
             help="The picture to write (.png, .jpg); for several, a folder.",
         ),
     ],
-    options: DetailOptions,
+    options: LibraryOptions,
     models: Models = DEFAULT_MODELS,
     device: Device = None,
     image_encoding: ImageEncoding = None,
@@ -102,7 +102,7 @@ class Done:
 
 
 def _detail_all(
-    detailer: Detailer, tasks: Sequence[Task], options: DetailOptions, as_json: bool
+    detailer: Detailer, tasks: Sequence[Task], options: LibraryOptions, as_json: bool
 ) -> int:
     """Detail one picture after the other and tell of each; returns how many were not written."""
     failed = 0
@@ -121,7 +121,7 @@ def _detail_all(
     return failed
 
 
-def _detail_one(detailer: Detailer, task: Task, options: DetailOptions) -> Done:
+def _detail_one(detailer: Detailer, task: Task, options: LibraryOptions) -> Done:
     from afterdetail.images import encode
 
     result = detailer.detail(task.source, **options.model_dump())
@@ -134,7 +134,7 @@ def _detail_one(detailer: Detailer, task: Task, options: DetailOptions) -> Done:
 
 def _concerns_every_picture(error: AfterdetailError) -> bool:
     """Whether the next picture would fail the same way: an option is wrong, a model missing."""
-    if isinstance(error, InvalidInput) and error.field in DetailOptions.model_fields:
+    if isinstance(error, InvalidInput) and error.field in LibraryOptions.model_fields:
         return True
     return isinstance(error, (ModelUnavailable, WeightsError))
 

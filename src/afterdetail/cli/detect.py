@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,17 +14,15 @@ from afterdetail.cli.quiet import quiet_libraries
 from afterdetail.options import parse_options
 from afterdetail.types import Detection, Picture
 
-if TYPE_CHECKING:
-    from afterdetail.detectors.base import Detector
-
-DETECTOR_FILES = (".pt", ".onnx", ".safetensors")
-
 
 def detect(
     file: Annotated[Path, typer.Argument(metavar="IN", help="A picture.")],
-    detector: Annotated[str, typer.Option(help="Name of the detection model.")] = default_of(
-        "detector"
-    ),
+    detector: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="Detection model or weights file; several by commas."
+        ),
+    ] = default_of("detector"),
     confidence: Annotated[float, typer.Option(help="0 to 1: lower finds more.")] = default_of(
         "confidence"
     ),
@@ -32,33 +30,30 @@ def detect(
         Path | None,
         typer.Option(metavar="FILE", help="Draw boxes and outlines into this picture."),
     ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Look in overlapping tiles of this many pixels, too.")
+    ] = None,
     models: Models = DEFAULT_MODELS,
     as_json: AsJson = False,
 ) -> None:
     """Show what would be repainted: every object's label, score, box and outline."""
-    options = parse_options({"detector": detector, "confidence": confidence})
+    options = parse_options({"detector": detector, "confidence": confidence, "tile": tile})
     if preview is not None:
         encoding_of(preview)
         check_writable(preview.parent)
     picture = read(file)
     with quiet_libraries():
-        found = _detector(options.detector, models).detect(picture.rgb, options.confidence)
+        from afterdetail.detectors.registry import find_detector
+        from afterdetail.models.catalogue import load_catalogue
+
+        looking = find_detector(options.detector, load_catalogue(models), options.tile)
+        found = looking.detect(picture.rgb, options.confidence)
     if preview is not None:
         _write_preview(picture, found, preview)
     if as_json:
         typer.echo(json.dumps([_as_json(item) for item in found]))
     else:
         typer.echo(_as_text(file, found))
-
-
-def _detector(name: str, models: str) -> Detector:
-    """A detector of the catalogue, or of a weights file."""
-    from afterdetail.detectors.registry import load_detector, load_detector_file
-    from afterdetail.models.catalogue import load_catalogue
-
-    if name.endswith(DETECTOR_FILES):
-        return load_detector_file(Path(name))
-    return load_detector(name, load_catalogue(models))
 
 
 def _write_preview(picture: Picture, found: list[Detection], file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fields of :class:`~afterdetail.options.DetailOptions` as options of a command."""
+"""The fields of :class:`~afterdetail.options.LibraryOptions` as options of a command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 
 from afterdetail.errors import InvalidInput
-from afterdetail.options import DetailOptions, parse_options
+from afterdetail.options import LibraryOptions, parse_options
 
 DEFAULT_MODELS = "sd15"
 
@@ -37,7 +37,7 @@ ImageEncoding = Annotated[
 
 REPEATED = ("seed", "loras")
 ALIASES = {"loras": ("--lora",)}
-METAVARS = {"loras": "NAME[=WEIGHT]", "sampler": "NAME", "seed": "NUMBER"}
+METAVARS = {"detector": "NAME|FILE", "loras": "NAME[=WEIGHT]", "sampler": "NAME", "seed": "NUMBER"}
 HELP = {
     "loras": "A LoRA to apply, and its weight (1 if none is given). Can be given more than once.",
     "seed": (
@@ -57,12 +57,12 @@ def takes_detail_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
-        fields = {name: given.pop(name) for name in DetailOptions.model_fields}
+        fields = {name: given.pop(name) for name in LibraryOptions.model_fields}
         command(options=_validated(fields), **given)
 
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
-    parameters = [*own, *(_parameter(*item) for item in DetailOptions.model_fields.items())]
+    parameters = [*own, *(_parameter(*item) for item in LibraryOptions.model_fields.items())]
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {item.name: item.annotation for item in parameters}
     return with_options
@@ -70,7 +70,7 @@ def takes_detail_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def default_of(field: str) -> Any:
     """The default of a request field."""
-    return DetailOptions.model_fields[field].default
+    return LibraryOptions.model_fields[field].default
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -97,7 +97,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 def _help(name: str, field: FieldInfo, kind: Any) -> str:
     text = HELP.get(name) or " ".join((field.description or "").split())
-    if name in METAVARS and issubclass(kind, Enum):
+    if issubclass(kind, Enum) and name in METAVARS:
         text += f" One of {', '.join(item.value for item in kind)}."
     return escape(text)
 
@@ -112,7 +112,7 @@ def _plain_type(annotation: Any) -> Any:
     return str if origin is dict else annotation
 
 
-def _validated(fields: dict[str, Any]) -> DetailOptions:
+def _validated(fields: dict[str, Any]) -> LibraryOptions:
     """The options that were given, as a record; an error names the option, not the field."""
     given = {name: value for name, value in fields.items() if value not in (None, [])}
     seeds = given.get("seed", [])

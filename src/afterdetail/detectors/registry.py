@@ -8,10 +8,12 @@ from pathlib import Path
 from threading import Lock
 
 from afterdetail.detectors.base import Detector
+from afterdetail.detectors.combine import combine
 from afterdetail.errors import ModelUnavailable, WeightsError
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec, Outline, Source
 from afterdetail.models.store import locate, remedy, verify
 
+WEIGHTS_SUFFIXES = (".pt", ".onnx", ".safetensors")
 MAX_RESIDENT = 8
 """Detectors kept in memory, the least recently used out first."""
 
@@ -34,6 +36,29 @@ class _Resident:
 
 
 _resident = _Resident()
+
+
+def find_detector(names: str, catalogue: Catalogue, tile: int | None = None) -> Detector:
+    """The detector that the library and the command line mean by ``names``.
+
+    Args:
+        names: catalogue names or weights files (.pt, .onnx, .safetensors), divided by commas.
+        tile: pixels; look at a large picture in tiles of this side, too.
+
+    Raises:
+        UnknownName, ModelUnavailable, WeightsError: as :func:`load_detector` and
+            :func:`load_detector_file`.
+    """
+    parts = [name.strip() for name in names.split(",")]
+    return combine(
+        [
+            load_detector_file(Path(part))
+            if part.endswith(WEIGHTS_SUFFIXES)
+            else load_detector(part, catalogue)
+            for part in parts
+        ],
+        tile,
+    )
 
 
 def load_detector(name: str, catalogue: Catalogue) -> Detector:
