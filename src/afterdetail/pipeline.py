@@ -20,7 +20,7 @@ from afterdetail.errors import InvalidInput
 from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import load_catalogue
-from afterdetail.models.choose import choose_base
+from afterdetail.models.choose import choose
 from afterdetail.models.loader import ModelPool, pick_device
 from afterdetail.options import DetailOptions, parse_options
 from afterdetail.prompts import styles
@@ -174,11 +174,11 @@ class Detailer:
         self, picture: Picture, options: DetailOptions, lifetime: Lifetime | None = None
     ) -> Recipe:
         """Options with every name in them looked up: what is wrong is refused before any work."""
-        spec = choose_base(options, picture.size, self.catalogue)
+        choice = choose(options, picture.size, self.catalogue)
         prompt, negative = styles.apply(
             options.style_preset, options.prompt or "", options.negative_prompt or ""
         )
-        return Recipe(options, spec, prompt, negative, lifetime or Lifetime())
+        return Recipe(options, choice, prompt, negative, lifetime or Lifetime())
 
     def _detector(self, name: str) -> Detector:
         if name.endswith(WEIGHTS_SUFFIXES):
@@ -212,7 +212,7 @@ class Detailer:
         fates: list[Fate] = []
         if targets:
             with watch("load"):
-                model = self._pool.get(recipe.spec)
+                model = self._pool.get(recipe.choice.model)
             brush = Brush(self._engine, model, recipe)
             for wave in waves([target.mask for target in targets]):
                 fates += brush.paint(canvas, [targets[index] for index in wave], watch)

@@ -20,7 +20,7 @@ from afterdetail.errors import (
     OutOfMemory,
 )
 from afterdetail.lifetime import Lifetime
-from afterdetail.models.catalogue import ModelSpec
+from afterdetail.models.choose import Choice
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.options import MAX_SEED, DetailOptions
 from afterdetail.results import DetailedObject, Outcome
@@ -103,7 +103,7 @@ class Recipe:
     """One picture's options with every name in them looked up and the style in the prompts."""
 
     options: DetailOptions
-    spec: ModelSpec
+    choice: Choice
     prompt: str
     negative_prompt: str
     lifetime: Lifetime
@@ -142,7 +142,9 @@ class Brush:
     def _plan(self, target: Target, canvas: RGB) -> Region:
         height, width = canvas.shape[:2]
         padding = self.recipe.options.mask_padding
-        return regions.plan(target.mask.box, (width, height), padding, self.recipe.spec.sizes)
+        return regions.plan(
+            target.mask.box, (width, height), padding, self.recipe.choice.model.sizes
+        )
 
     def _job(self, canvas: RGB, target: Target, region: Region) -> Job:
         options = self.recipe.options

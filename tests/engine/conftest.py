@@ -10,7 +10,8 @@ from PIL import Image
 
 import afterdetail
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.sd15 import load_sd15
+from afterdetail.models.folder import load_folder
+from afterdetail.options import Base
 from afterdetail.types import RGB, Gray
 
 TINY = Path(afterdetail.__file__).parent / "models" / "tiny"
@@ -22,7 +23,7 @@ torch.set_num_threads(1)
 
 
 def load_tiny(dtype: torch.dtype = torch.float32) -> DiffusionModel:
-    return load_sd15("tiny", TINY, torch.device("cpu"), dtype)
+    return load_folder("tiny", Base.SD15, TINY, torch.device("cpu"), dtype)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 
 from afterdetail.errors import InvalidInput, ModelUnavailable, UnknownName
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec, Source
-from afterdetail.models.choose import choose_base, suitable_base
+from afterdetail.models.choose import Choice, LoraUse, choose, suitable_base
 from afterdetail.models.resolutions import RESOLUTIONS, listed
 from afterdetail.options import Base, DetailOptions, parse_options
 from afterdetail.types import Size
@@ -30,7 +30,7 @@ ONLY_SD15 = Catalogue((spec("sd15", Kind.BASE, SD15), *PARTS))
 
 def test_nothing_served_is_said() -> None:
     with pytest.raises(ModelUnavailable, match="no base model"):
-        choose_base(DetailOptions(), (512, 512), Catalogue(()))
+        choose(DetailOptions(), (512, 512), Catalogue(()))
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_nothing_served_is_said() -> None:
     ],
 )
 def test_a_picture_chooses_among_the_bases_served(size: Size, base: Base) -> None:
-    assert choose_base(DetailOptions(), size, BOTH).base is base
-    assert choose_base(DetailOptions(), size, ONLY_SD15).base is SD15
+    assert choose(DetailOptions(), size, BOTH).model.base is base
+    assert choose(DetailOptions(), size, ONLY_SD15).model.base is SD15
 
 
 def test_the_order_of_the_served_bases_does_not_matter() -> None:
@@ -57,7 +57,7 @@ def test_the_order_of_the_served_bases_does_not_matter() -> None:
 @pytest.mark.parametrize("base", ["sd15", "sdxl"])
 def test_a_named_base_is_taken_whatever_the_size(base: str) -> None:
     options = parse_options({"inpainting_base_model": base})
-    assert choose_base(options, (512, 512), BOTH).name == base
+    assert choose(options, (512, 512), BOTH).model.name == base
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,9 @@ def test_a_named_base_is_taken_whatever_the_size(base: str) -> None:
             "model_unavailable",
             "inpainting_base_model",
         ),
-        ({"checkpoint": "paint15"}, ModelUnavailable, "model_unavailable", "checkpoint"),
         ({"loras": {"line16": 1}}, UnknownName, "unknown_name", "loras"),
         ({"loras": {"line16": 0}}, UnknownName, "unknown_name", "loras"),
         ({"loras": {"linexl": 0}}, InvalidInput, "adapter_incompatible", "loras"),
-        ({"loras": {"line15": None}}, ModelUnavailable, "model_unavailable", "loras"),
         ({"use_refiner": True}, InvalidInput, "refiner_unsupported", "use_refiner"),
     ],
 )
@@ -97,28 +95,47 @@ def test_refusals(
     options: dict[str, object], error: type[InvalidInput], code: str, field: str
 ) -> None:
     with pytest.raises(error) as caught:
-        choose_base(parse_options(options), (512, 512), ONLY_SD15)
+        choose(parse_options(options), (512, 512), ONLY_SD15)
     assert (caught.value.code, caught.value.field) == (code, field)
 
 
 def test_an_unserved_base_lists_those_served() -> None:
     with pytest.raises(ModelUnavailable, match="served: sd15"):
-        choose_base(parse_options({"inpainting_base_model": "sdxl"}), (512, 512), ONLY_SD15)
+        choose(parse_options({"inpainting_base_model": "sdxl"}), (512, 512), ONLY_SD15)
 
 
 def test_an_unknown_checkpoint_lists_the_closest() -> None:
     with pytest.raises(UnknownName, match="closest: paint15"):
-        choose_base(parse_options({"checkpoint": "paint16"}), (512, 512), ONLY_SD15)
+        choose(parse_options({"checkpoint": "paint16"}), (512, 512), ONLY_SD15)
 
 
-@pytest.mark.parametrize("loras", [{}, {"line15": 0}])
-def test_no_lora_and_a_lora_of_weight_zero_are_served(loras: dict[str, float]) -> None:
-    assert choose_base(parse_options({"loras": loras}), (512, 512), ONLY_SD15).name == "sd15"
+LINE = spec("line15", Kind.LORA, SD15)
+
+
+@pytest.mark.parametrize(
+    ("loras", "used"),
+    [
+        ({}, []),
+        ({"line15": 0}, []),
+        ({"line15": 0.0, "octoai:line15": -0.0}, []),
+        ({"line15": None}, [LoraUse(LINE, 1.0)]),
+        ({"line15": -0.5}, [LoraUse(LINE, -0.5)]),
+    ],
+)
+def test_loras_of_weight_zero_are_none(loras: dict[str, float], used: list[LoraUse]) -> None:
+    expected = Choice(spec("sd15", Kind.BASE, SD15), frozenset(used))
+    assert choose(parse_options({"loras": loras}), (512, 512), ONLY_SD15) == expected
+
+
+@pytest.mark.parametrize("base", [None, "sd15"])
+def test_a_checkpoint_replaces_the_base(base: str | None) -> None:
+    options = parse_options({"checkpoint": "octoai:paint15", "inpainting_base_model": base})
+    assert choose(options, (1024, 1024), BOTH) == Choice(spec("paint15", Kind.CHECKPOINT, SD15))
 
 
 def test_the_refiner_of_sdxl_is_not_served_yet() -> None:
     with pytest.raises(ModelUnavailable, match="refiner"):
-        choose_base(parse_options({"use_refiner": True}), (1024, 1024), BOTH)
+        choose(parse_options({"use_refiner": True}), (1024, 1024), BOTH)
 
 
 def test_the_lists_of_the_reference() -> None:

@@ -1,8 +1,9 @@
-"""Which model a request is repainted with: options and picture size in, catalogue entry out."""
+"""Which models repaint a request: options and picture size in, catalogue entries out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from afterdetail.errors import InvalidInput, ModelUnavailable
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec
@@ -11,8 +12,24 @@ from afterdetail.options import Base, DetailOptions
 from afterdetail.types import Size
 
 
-def choose_base(options: DetailOptions, picture_size: Size, catalogue: Catalogue) -> ModelSpec:
-    """The base model for a picture of ``picture_size``; every other name in the options is checked.
+@dataclass(frozen=True, slots=True)
+class LoraUse:
+    """A LoRA and how much of it: any weight but 0."""
+
+    spec: ModelSpec
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The models of one request. ``model`` is a base or a checkpoint."""
+
+    model: ModelSpec
+    loras: frozenset[LoraUse] = frozenset()
+
+
+def choose(options: DetailOptions, picture_size: Size, catalogue: Catalogue) -> Choice:
+    """The models that the options name, and the base that suits a picture of ``picture_size``.
 
     The base is the one the options name; else that of their checkpoint; else, of those served, the
     one whose resolution list holds the picture (sdxl first), else the one nearest in native area.
@@ -37,8 +54,12 @@ def choose_base(options: DetailOptions, picture_size: Size, catalogue: Catalogue
         raise ModelUnavailable(
             f"{base} is not served here; served: {', '.join(served)}", field="inpainting_base_model"
         )
-    _check_served(options, checkpoint, loras)
-    return served[base]
+    if options.use_refiner:
+        raise ModelUnavailable("the refiner is not served yet; leave it out", field="use_refiner")
+    return Choice(
+        model=checkpoint or served[base],
+        loras=frozenset(lora for lora in loras if lora.weight != 0),
+    )
 
 
 def suitable_base(picture_size: Size, served: Iterable[Base]) -> Base:
@@ -65,14 +86,14 @@ def _checkpoint(options: DetailOptions, catalogue: Catalogue) -> ModelSpec | Non
     return catalogue.find(Kind.CHECKPOINT, options.checkpoint, field="checkpoint")
 
 
-def _loras(options: DetailOptions, catalogue: Catalogue) -> tuple[ModelSpec, ...]:
-    names = options.loras or {}
-    return tuple(catalogue.find(Kind.LORA, name, field="loras") for name in names)
+def _loras(options: DetailOptions, catalogue: Catalogue) -> tuple[LoraUse, ...]:
+    return tuple(
+        LoraUse(catalogue.find(Kind.LORA, name, field="loras"), 1.0 if weight is None else weight)
+        for name, weight in (options.loras or {}).items()
+    )
 
 
-def _check_same_base(
-    base: Base, checkpoint: ModelSpec | None, loras: tuple[ModelSpec, ...]
-) -> None:
+def _check_same_base(base: Base, checkpoint: ModelSpec | None, loras: Iterable[LoraUse]) -> None:
     if checkpoint is not None and checkpoint.base is not base:
         raise InvalidInput(
             "checkpoint_incompatible",
@@ -80,21 +101,9 @@ def _check_same_base(
             field="checkpoint",
         )
     for lora in loras:
-        if lora.base is not base:
+        if lora.spec.base is not base:
             raise InvalidInput(
                 "adapter_incompatible",
-                f"LoRA {lora.name!r} is of {lora.base}, the request of {base}",
+                f"LoRA {lora.spec.name!r} is of {lora.spec.base}, the request of {base}",
                 field="loras",
             )
-
-
-def _check_served(
-    options: DetailOptions, checkpoint: ModelSpec | None, loras: tuple[ModelSpec, ...]
-) -> None:
-    """Refuse what the engine cannot do yet: nothing is accepted and ignored."""
-    if checkpoint is not None:
-        raise ModelUnavailable("checkpoints are not served yet; leave it out", field="checkpoint")
-    if any(weight != 0 for weight in (options.loras or {}).values()) and loras:
-        raise ModelUnavailable("LoRAs are not served yet; leave them out", field="loras")
-    if options.use_refiner:
-        raise ModelUnavailable("the refiner is not served yet; leave it out", field="use_refiner")

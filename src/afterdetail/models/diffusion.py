@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from afterdetail.options import Base
 
@@ -20,17 +20,32 @@ class DiffusionModel:
 
     Compared by identity: jobs share a forward only when they hold the same instance. The networks
     are in evaluation mode on ``device`` and are never changed after loading.
+
+    SD 1.x has one text encoder, SDXL two, its refiner only the second.
     """
 
     name: str
     base: Base
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel | None
+    tokenizer: CLIPTokenizer | None
     scheduler_config: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    tokenizer_2: CLIPTokenizer | None = None
+
+    @cached_property
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """Those that are there, by the names they have in diffusers."""
+        all_of_them = {
+            "unet": self.unet,
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "text_encoder_2": self.text_encoder_2,
+        }
+        return {name: network for name, network in all_of_them.items() if network is not None}
 
     @cached_property
     def latent_factor(self) -> int:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
+import psutil
 import torch
 
-from afterdetail.errors import InvalidInput, ModelUnavailable
+from afterdetail.errors import InvalidInput
 from afterdetail.models.catalogue import ModelSpec
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.sd15 import load_sd15
+from afterdetail.models.folder import load_folder
+from afterdetail.models.single_file import load_single_file
 from afterdetail.models.store import locate
-from afterdetail.options import Base
 
-LOADERS: Mapping[Base, Callable[[str, Path, torch.device, torch.dtype], DiffusionModel]] = {
-    Base.SD15: load_sd15,
-}
 DEVICES = ("cpu", "cuda", "mps")
+SHARE_OF_MEMORY = 0.5
+"""What models may take of a device's memory; the rest is for the work."""
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -49,43 +48,75 @@ def _is_there(kind: str) -> bool:
 
 
 class ModelPool:
-    """At most ``capacity`` models in memory.
+    """As many models in memory as fit ``limit``, and at least the one asked for last.
 
     A model is read in the thread that first asks for it while others go on; jobs in flight keep
-    the model they started with alive.
+    the model they started with alive, so memory may be above the limit until they are done.
+
+    Args:
+        limit: bytes of weights; None: half of the device's memory.
     """
 
-    def __init__(self, device: torch.device, capacity: int = 2) -> None:
+    def __init__(self, device: torch.device, limit: int | None = None) -> None:
         self.device = device
         self.dtype = torch.float32 if device.type == "cpu" else torch.float16
-        self._capacity = capacity
+        self.limit = int(memory_of(device) * SHARE_OF_MEMORY) if limit is None else limit
         self._models: OrderedDict[ModelSpec, DiffusionModel] = OrderedDict()
         self._lock = threading.Lock()
-        self._loading: dict[ModelSpec, threading.Lock] = {}
+        self._turns: dict[ModelSpec, threading.Lock] = {}
 
     def get(self, spec: ModelSpec) -> DiffusionModel:
         """The loaded model of a catalogue entry.
 
         Raises:
-            ModelUnavailable: its weights are not on this machine, or its base has no loader.
-            WeightsError: they are there but damaged.
+            ModelUnavailable: its weights are not on this machine.
+            WeightsError: they are there but damaged, or of another base.
         """
+        return self._held(spec, lambda: load_model(spec, self.device, self.dtype))
+
+    def _held(self, key: ModelSpec, make: Callable[[], DiffusionModel]) -> DiffusionModel:
+        """The model of ``key``, made if need be: once, however many ask for it at a time."""
         with self._lock:
-            turn = self._loading.setdefault(spec, threading.Lock())
-        with turn:  # callers who want the same model wait for one read of it
-            model = self._models.get(spec) or self._load(spec)
-        with self._lock:
-            self._models[spec] = model
-            self._models.move_to_end(spec)
-            while len(self._models) > self._capacity:
-                self._models.popitem(last=False)
+            turn = self._turns.setdefault(key, threading.Lock())
+        with turn:
+            model = self._models.get(key) or make()
+            with self._lock:
+                self._models[key] = model
+                self._models.move_to_end(key)
+                self._turns.pop(key, None)
+                self._shrink()
         return model
 
-    def _load(self, spec: ModelSpec) -> DiffusionModel:
-        load = LOADERS.get(spec.base) if spec.base else None
-        if load is None:
-            raise ModelUnavailable(
-                f"{spec.name}: no {spec.base} models in this version; served: sd15",
-                field="inpainting_base_model",
-            )
-        return load(spec.name, locate(spec), self.device, self.dtype)
+    def _shrink(self) -> None:
+        while len(self._models) > 1 and resident_bytes(self._models.values()) > self.limit:
+            self._models.popitem(last=False)
+
+
+def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+    """Read a base, checkpoint or refiner into memory, from a folder or a single file.
+
+    Raises:
+        ModelUnavailable, WeightsError: as :meth:`ModelPool.get`.
+    """
+    assert spec.base is not None, "the catalogue gives every diffusion model a base"
+    path = locate(spec)
+    load = load_single_file if path.is_file() else load_folder
+    return load(spec.name, spec.base, path, device, dtype)
+
+
+def resident_bytes(models: Iterable[DiffusionModel]) -> int:
+    """Memory of the models' weights; what several share counts once."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for model in models
+        for network in model.networks.values()
+        for tensor in network.state_dict().values()
+    }
+    return sum(storages.values())
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory a device has in all."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)

@@ -159,7 +159,7 @@ def needed_files(names: Iterable[str], components: Iterable[str]) -> list[str]:
     files = sorted(names)
     for component in components:
         inside = [name for name in files if PurePosixPath(name).parent.as_posix() == component]
-        weights += _weights_of(inside)
+        weights += weights_of(inside)
         settings += [
             name
             for name in inside
@@ -168,7 +168,8 @@ def needed_files(names: Iterable[str], components: Iterable[str]) -> list[str]:
     return settings + weights
 
 
-def _weights_of(files: list[str]) -> list[str]:
+def weights_of(files: Iterable[str]) -> list[str]:
+    """Of the files of one network, its safetensors and their index; of two precisions fp16."""
     found = {name: WEIGHTS.fullmatch(PurePosixPath(name).name) for name in files}
     matches = {name: match for name, match in found.items() if match}
     half = [name for name, match in matches.items() if match["fp16"] or match["fp16_index"]]

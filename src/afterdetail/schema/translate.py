@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from afterdetail.errors import InvalidInput
 from afterdetail.models.catalogue import Catalogue
-from afterdetail.models.choose import choose_base
+from afterdetail.models.choose import choose
 from afterdetail.models.resolutions import RESOLUTIONS, listed
 from afterdetail.options import Base, DetailOptions
 from afterdetail.prompts import styles
@@ -90,10 +90,10 @@ def resolve(
 
     Raises:
         InvalidInput: a picture of a size the base does not take, as ``image_dimensions``; and what
-            :func:`~afterdetail.models.choose.choose_base` raises.
+            :func:`~afterdetail.models.choose.choose` raises.
     """
     options = request.options()
-    base = choose_base(options, size, catalogue).base
+    base = choose(options, size, catalogue).model.base
     assert base is not None, "a model of kind 'base' has one"
     if not any_size:
         _check_size(size, base, field=request.image_field)

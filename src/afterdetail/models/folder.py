@@ -1,0 +1,101 @@
+"""Loads Stable Diffusion 1.x and SDXL from a folder in the diffusers layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from afterdetail.errors import WeightsError
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.networks import Target
+from afterdetail.models.store import weights_of
+from afterdetail.options import Base
+
+PARTS = {
+    Base.SD15: ("unet", "vae", "scheduler", "text_encoder", "tokenizer"),
+    Base.SDXL: ("unet", "vae", "scheduler", "text_encoder_2", "tokenizer_2"),
+}
+"""What a folder must have. SDXL has the parts of SD 1.x too, its refiner has not."""
+
+
+def load_folder(
+    name: str, base: Base, folder: Path, device: torch.device, dtype: torch.dtype
+) -> DiffusionModel:
+    """Read the networks of ``folder`` into memory.
+
+    Raises:
+        WeightsError: a part is missing, damaged, or not safetensors.
+    """
+    missing = [part for part in PARTS[base] if not (folder / part).is_dir()]
+    if missing:
+        raise WeightsError(f"{name}: {folder} lacks {', '.join(missing)} of {base}; fetch it again")
+    try:
+        return _read(name, base, folder, Target(device, dtype))
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise WeightsError(
+            f"{name}: {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
+            "fetch it again"
+        ) from error
+
+
+def _read(name: str, base: Base, folder: Path, target: Target) -> DiffusionModel:
+    def text(part: str, cls: Any) -> Any:
+        return _text_encoder(cls, folder / part, target) if (folder / part).is_dir() else None
+
+    def tokenizer(part: str) -> Any:
+        path = folder / part
+        return (
+            CLIPTokenizer.from_pretrained(str(path), local_files_only=True)
+            if path.is_dir()
+            else None
+        )
+
+    return DiffusionModel(
+        name=name,
+        base=base,
+        unet=_network(UNet2DConditionModel, folder / "unet", target),
+        vae=_network(AutoencoderKL, folder / "vae", target),
+        text_encoder=text("text_encoder", CLIPTextModel),
+        tokenizer=tokenizer("tokenizer"),
+        text_encoder_2=text("text_encoder_2", CLIPTextModelWithProjection),
+        tokenizer_2=tokenizer("tokenizer_2"),
+        scheduler_config=_config(folder / "scheduler", "scheduler_config.json"),
+        device=target.device,
+        dtype=target.dtype,
+    )
+
+
+def _network(cls: Any, part: Path, target: Target) -> Any:
+    return target.network(cls, _config(part), _tensors(part))
+
+
+def _text_encoder(cls: Any, part: Path, target: Target) -> Any:
+    return target.network(cls, CLIPTextConfig(**_config(part)), _tensors(part))
+
+
+def _config(part: Path, file: str = "config.json") -> Mapping[str, Any]:
+    config: Mapping[str, Any] = json.loads((part / file).read_text("utf-8"))
+    return config
+
+
+def _tensors(part: Path) -> dict[str, torch.Tensor]:
+    """All tensors, from the half-precision files where there are any: half the bytes to read."""
+    files = [
+        name for name in weights_of(path.name for path in part.iterdir()) if ".json" not in name
+    ]
+    if not files:
+        raise ValueError(f"{part.name} has no .safetensors weights")
+    return {name: tensor for file in files for name, tensor in load_file(part / file).items()}

@@ -1,0 +1,69 @@
+"""Networks from a configuration and tensors, without the libraries' own loaders.
+
+Those change settings of the whole process while they load (torch's default precision, how modules
+register parameters), and here the engine and other loads go on in other threads meanwhile.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Tensors = Mapping[str, torch.Tensor]
+
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of an autoencoder's attention before diffusers 0.13; SD 1.5's own file still has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and in which precision networks are wanted."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def network(self, cls: Any, config: Any, tensors: Tensors) -> Any:
+        """A network with copies of ``tensors``: their file may be replaced while it is in use.
+
+        Args:
+            cls: a diffusers class (``config`` its dictionary) or a transformers one.
+            tensors: by the class's own names; others are left out, such as averages of training.
+
+        Raises:
+            RuntimeError: one is missing or has another shape.
+        """
+        with torch.device("meta"):
+            network = cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+        wanted = network.state_dict().keys()
+        named = {_todays_name(network, name): tensor for name, tensor in tensors.items()}
+        own = {
+            name: tensor.to(self.device, self.dtype, copy=True)
+            for name, tensor in named.items()
+            if name in wanted
+        }
+        network.load_state_dict(own, assign=True)
+        _number_positions(network.modules(), self.device)
+        return network.eval().requires_grad_(False)
+
+
+def _todays_name(network: torch.nn.Module, name: str) -> str:
+    """transformers 5.6 took the ``text_model`` level out of one of its CLIP classes."""
+    if not hasattr(network, "text_model"):
+        name = name.removeprefix("text_model.")
+    return re.sub(
+        r"(mid_block\.attentions\.0\.)(query|key|value|proj_attn)\b",
+        lambda found: found[1] + OLD_ATTENTION[found[2]],
+        name,
+    )
+
+
+def _number_positions(modules: Iterable[torch.nn.Module], device: torch.device) -> None:
+    """CLIP's position numbers are in no file: the only buffer that is made, not loaded."""
+    for module in modules:
+        positions = getattr(module, "position_ids", None)
+        if isinstance(positions, torch.Tensor):
+            module.position_ids = torch.arange(positions.shape[-1], device=device)[None]

@@ -1,0 +1,118 @@
+"""What a weights file is, told from the names and shapes in its header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from afterdetail.models.architecture import (
+    CLIP_L,
+    OPEN_CLIP,
+    OPEN_CLIP_OF_REFINER,
+    UNET,
+    VAE,
+)
+from afterdetail.models.catalogue import Kind
+from afterdetail.models.header import Header
+from afterdetail.options import Base
+
+SERVED = "only Stable Diffusion 1.x and SDXL are served"
+OTHERS = {
+    "cond_stage_model.model.": "a Stable Diffusion 2 checkpoint",
+    "double_blocks.": "a Flux checkpoint",
+    "model.diffusion_model.double_blocks.": "a Flux checkpoint",
+    "joint_blocks.": "a Stable Diffusion 3 checkpoint",
+    "model.diffusion_model.joint_blocks.": "a Stable Diffusion 3 checkpoint",
+    "control_model.": "a ControlNet",
+}
+"""What else people have: known by the first part of a tensor's name."""
+ADAPTER_MARKS = (
+    ".lora_down.weight",
+    ".lora_A.weight",
+    ".lora.down.weight",
+    "_lora.down.weight",
+    ".lora_linear_layer.down.weight",
+)
+CONTEXT_WIDTHS = {768: Base.SD15, 2048: Base.SDXL}
+"""Width of the text that each base's UNet attends to."""
+POOLED_WIDTH = 1280
+"""Of SDXL's second text encoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A file's place in a catalogue."""
+
+    kind: Kind
+    base: Base
+
+
+class Unrecognised(Exception):
+    """The header is of nothing that is served; the text says of what, if that is known."""
+
+
+def recognise(header: Header) -> Recognised:
+    """The kind and base of a file.
+
+    Raises:
+        Unrecognised: it is of another architecture, or a part of a model only.
+    """
+    if header.has(f"{UNET}input_blocks."):
+        return _checkpoint(header)
+    for prefix, name in OTHERS.items():
+        if header.has(prefix):
+            raise Unrecognised(f"it is {name}; {SERVED}")
+    if any(name.endswith(ADAPTER_MARKS) for name in header.shapes):
+        return Recognised(Kind.LORA, _base_of_lora(header))
+    return Recognised(Kind.EMBEDDING, _base_of_embedding(header))
+
+
+def _checkpoint(header: Header) -> Recognised:
+    for prefix, name in OTHERS.items():
+        if header.has(prefix):
+            raise Unrecognised(f"it is {name}; {SERVED}")
+    if not header.has(VAE):
+        raise Unrecognised("it has no autoencoder (first_stage_model); get the full checkpoint")
+    if header.has(OPEN_CLIP):
+        return Recognised(Kind.CHECKPOINT, Base.SDXL)
+    if header.has(OPEN_CLIP_OF_REFINER):
+        return Recognised(Kind.REFINER, Base.SDXL)
+    if header.has(CLIP_L[Base.SD15]):
+        return Recognised(Kind.CHECKPOINT, Base.SD15)
+    raise Unrecognised("it has no text encoder that is known; get the full checkpoint")
+
+
+def _base_of_lora(header: Header) -> Base:
+    """By the width of the text that its cross-attention reads, else by its text encoders."""
+    widths = {
+        shape[1]
+        for name, shape in header.shapes.items()
+        if "attn2" in name and "to_k" in name and _goes_in(name) and len(shape) > 1
+    }
+    bases = _known(widths)
+    if len(bases) == 1:
+        return bases.pop()
+    if widths:
+        raise Unrecognised(f"it is a LoRA for text of width {max(widths)}; {SERVED}")
+    if any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in header.shapes):
+        return Base.SDXL
+    version = header.metadata.get("ss_base_model_version", "")
+    return Base.SDXL if version.startswith("sdxl") else Base.SD15
+
+
+def _goes_in(name: str) -> bool:
+    return name.endswith(ADAPTER_MARKS)
+
+
+def _base_of_embedding(header: Header) -> Base:
+    """Vectors of the text encoders' input: one tensor for SD 1.x, one for each encoder of SDXL."""
+    widths = {shape[-1] for shape in header.shapes.values() if shape}
+    if widths == {768, POOLED_WIDTH}:
+        return Base.SDXL
+    if widths == {768} and len(header.shapes) == 1:
+        return Base.SD15
+    raise Unrecognised(f"it is neither a checkpoint, a LoRA nor an embedding; {SERVED}")
+
+
+def _known(widths: Iterable[int]) -> set[Base]:
+    return {CONTEXT_WIDTHS[width] for width in widths if width in CONTEXT_WIDTHS}

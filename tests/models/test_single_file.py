@@ -1,0 +1,162 @@
+"""Checkpoints in the original layout, and files that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from afterdetail.errors import WeightsError
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.header import Header, read_header
+from afterdetail.models.single_file import SCHEDULE, load_single_file, schedule
+from afterdetail.options import Base
+
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def load(file: Path, base: Base = Base.SD15) -> DiffusionModel:
+    return load_single_file("mine", base, file, torch.device("cpu"), torch.float32)
+
+
+def same(one: Any, other: Any) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+@pytest.fixture(scope="module")
+def loaded(saved: Any) -> DiffusionModel:
+    return load(saved.file, saved.model.base)
+
+
+def test_every_network_comes_back_bit_for_bit(saved: Any, loaded: DiffusionModel) -> None:
+    for part in NETWORKS:
+        before, after = getattr(saved.model, part), getattr(loaded, part)
+        assert (before is None) == (after is None), part
+        assert before is None or same(before, after), part
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "in_channels",
+        "attention_head_dim",
+        "cross_attention_dim",
+        "use_linear_projection",
+        "addition_time_embed_dim",
+    ],
+)
+def test_the_unet_is_of_the_same_configuration(
+    saved: Any, loaded: DiffusionModel, key: str
+) -> None:
+    assert loaded.unet.config[key] == saved.model.unet.config[key]
+
+
+def test_the_text_encoders_compute_the_same(saved: Any, loaded: DiffusionModel) -> None:
+    ids = torch.tensor([[49406, 320, 1125, *[49407] * 74]])
+    for part in ("text_encoder", "text_encoder_2"):
+        before, after = getattr(saved.model, part), getattr(loaded, part)
+        if before is not None:
+            assert torch.equal(before(ids)[0], after(ids)[0])
+
+
+def test_the_weights_do_not_hang_on_the_file(sd15: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(sd15.file.read_bytes())
+    loaded = load(file)
+    file.write_bytes(b"")
+    assert same(loaded.unet, sd15.model.unet)
+
+
+def test_half_precision_is_widened(sd15: Any, tmp_path: Path) -> None:
+    file = tmp_path / "half.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(sd15.file).items()}, file)
+    weight = load(file).unet.conv_in.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, sd15.model.unet.conv_in.weight.half().float())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "metadata", "changes"),
+    [
+        ([], {}, {}),
+        ([], {"modelspec.prediction_type": "epsilon"}, {}),
+        ([], {"modelspec.prediction_type": "v"}, {"prediction_type": "v_prediction"}),
+        (["v_pred"], {}, {"prediction_type": "v_prediction"}),
+        (
+            ["v_pred", "ztsnr"],
+            {},
+            {
+                "prediction_type": "v_prediction",
+                "rescale_betas_zero_snr": True,
+                "timestep_spacing": "trailing",
+            },
+        ),
+    ],
+)
+def test_the_schedule_is_the_one_trained_with(
+    shapes: list[str], metadata: dict[str, str], changes: dict[str, Any]
+) -> None:
+    header = Header(dict.fromkeys(shapes, ()), metadata)
+    assert schedule(header) == {**SCHEDULE, **changes}
+
+
+def without(prefix: str) -> Change:
+    return lambda tensors: {n: t for n, t in tensors.items() if not n.startswith(prefix)}
+
+
+def renamed(old: str, new: str) -> Change:
+    return lambda tensors: {n.replace(old, new): t for n, t in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: {"x": torch.zeros(1)}, "neither a checkpoint, a LoRA nor an embedding"),
+        (without("first_stage_model."), "no autoencoder"),
+        (without("cond_stage_model."), "no text encoder"),
+        (renamed("cond_stage_model.transformer.", "cond_stage_model.model."), "Diffusion 2"),
+        (without("model.diffusion_model.out.2"), "not laid out like a sd15 checkpoint"),
+        (without("model.diffusion_model.middle_block.0.in_layers.2"), "not laid out like"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(
+    sd15: Any, tmp_path: Path, change: Change, said: str
+) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file(change(load_file(sd15.file)), file)
+    with pytest.raises(WeightsError, match=said) as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in caught.value.public
+
+
+def test_a_checkpoint_of_another_base_is_refused(sdxl: Any) -> None:
+    with pytest.raises(WeightsError, match="is a sdxl checkpoint, the catalogue says sd15"):
+        load(sdxl.file)
+
+
+@pytest.mark.parametrize("left", [0, 7, 5000, -1])
+def test_a_truncated_file_is_refused(sd15: Any, tmp_path: Path, left: int) -> None:
+    file = tmp_path / "cut.safetensors"
+    file.write_bytes(sd15.file.read_bytes()[:left])
+    with pytest.raises(WeightsError, match=r"damaged or not whole.*download it again"):
+        load(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no file .*mine.safetensors"):
+        read_header(tmp_path / "mine.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])
+def test_a_pickle_is_never_opened(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(WeightsError, match=r"must be \.safetensors"):
+        read_header(tmp_path / f"mine{suffix}")
