@@ -156,7 +156,7 @@ def test_no_blur_reaches_further_than_its_crop() -> None:
         assert np.array_equal(to_array(blur(from_array(gray), sigma)), whole_blurred(gray, sigma))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 149), st.integers(0, 109), st.integers(1, 255)), max_size=6),
     st.integers(0, 40),

@@ -135,5 +135,7 @@ def _nearest(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """For each of ``length`` pixels the picture's pixel nearest to its centre, edges repeated."""
     place = np.arange(length).clip(content[0], content[1] - 1) - content[0]
-    scale = (context[1] - context[0]) / (content[1] - content[0])
-    return context[0] + ((place + 0.5) * scale).astype(np.int64)
+    # (place + 1/2) * scale, in integers: a half must not fall either way by rounding.
+    return context[0] + (2 * place + 1) * (context[1] - context[0]) // (
+        2 * (content[1] - content[0])
+    )
