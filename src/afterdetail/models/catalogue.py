@@ -11,6 +11,7 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -129,6 +130,7 @@ class Catalogue:
         return {spec.base: spec for spec in reversed(served) if spec.base is not None}
 
 
+@cache
 def built_in() -> Catalogue:
     """Every entry of the built-in file, whether served or not."""
     return Catalogue(_read(BUILT_IN))
