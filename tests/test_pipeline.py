@@ -191,6 +191,14 @@ def test_detect_needs_no_diffusion_model() -> None:
     assert face.label == "face"
 
 
+def test_several_detectors_and_tiles_count_an_object_once(detailer: Detailer) -> None:
+    both = "face_full_mediapipe, face_mesh_mediapipe"
+    (face,) = detailer.detect(ASTRONAUT, detector=both, tile=300)
+    assert face.label == "face"
+    result = detailer.detail(ASTRONAUT, **QUICK, detector=both, tile=300)
+    assert result.num_objects_inpainted == result.num_objects_detected == 1
+
+
 def test_a_deadline_stops_the_picture() -> None:
     options = DetailOptions(steps=200, strength=1.0)
     with Detailer(models="tiny", device="cpu") as running:

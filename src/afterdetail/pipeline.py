@@ -12,7 +12,7 @@ import PIL.Image
 
 from afterdetail import masks
 from afterdetail.detectors.base import Detector
-from afterdetail.detectors.registry import load_detector, load_detector_file
+from afterdetail.detectors.registry import find_detector, load_detector
 from afterdetail.detectors.select import top_k
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.service import EngineService
@@ -40,10 +40,9 @@ from afterdetail.waves import waves
 ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
 """What the library takes for a picture: PIL, uint8 ``(H, W[, 3 or 4])``, or a file's path."""
 
-WEIGHTS_SUFFIXES = (".pt", ".onnx", ".safetensors")
 DETERMINISTIC_ROWS = 2
 """Rows of every forward when results must be exact: those of one guided job."""
-FINDING = frozenset({"detector", "confidence", "max_num_detections", "union_masks"})
+FINDING = frozenset({"detector", "confidence", "max_num_detections", "union_masks", "tile"})
 
 
 class Detailer:
@@ -103,8 +102,7 @@ class Detailer:
         """Find and repaint the objects of a picture.
 
         Args:
-            options: fields of :class:`~afterdetail.DetailOptions`; ``detector`` may also be the
-                path of a YOLOv8 weights file.
+            options: fields of :class:`~afterdetail.LibraryOptions`.
 
         Raises:
             InvalidInput: a wrong option or picture, or a model that is not there.
@@ -115,7 +113,8 @@ class Detailer:
         with watch("decode"):
             picture = from_any(image)
         recipe = self._recipe(picture, parsed)
-        return self._detail(picture, recipe, self._detector(parsed.detector), watch)
+        detector = find_detector(parsed.detector, self.catalogue, parsed.tile)
+        return self._detail(picture, recipe, detector, watch)
 
     def detect(
         self,
@@ -123,18 +122,22 @@ class Detailer:
         *,
         detector: str = "face_full_mediapipe",
         confidence: float = 0.3,
+        tile: int | None = None,
     ) -> list[Detection]:
-        """Find objects, the most confident first, without repainting anything."""
-        checked = parse_options({"detector": detector, "confidence": confidence})
-        found = self._detector(checked.detector)
-        return found.detect(from_any(image).rgb, checked.confidence)
+        """Find objects, the most confident first, without repainting anything.
+
+        The arguments mean what they mean in :class:`~afterdetail.LibraryOptions`.
+        """
+        options = parse_options({"detector": detector, "confidence": confidence, "tile": tile})
+        looking = find_detector(options.detector, self.catalogue, options.tile)
+        return looking.detect(from_any(image).rgb, options.confidence)
 
     def inpaint(self, image: ImageLike, mask: ImageLike, **options: object) -> DetailResult:
         """Repaint what the caller's own mask covers (bright = repaint) as one object.
 
         Args:
             mask: the size of the picture; its dilation and blur are those of the options.
-            options: fields of :class:`~afterdetail.DetailOptions`, without those about finding.
+            options: fields of :class:`~afterdetail.LibraryOptions`, without those about finding.
 
         Raises:
             InvalidInput: a wrong option, or a mask that is empty or of another size.
@@ -179,11 +182,6 @@ class Detailer:
             options.style_preset, options.prompt or "", options.negative_prompt or ""
         )
         return Recipe(options, choice, prompt, negative, lifetime or Lifetime())
-
-    def _detector(self, name: str) -> Detector:
-        if name.endswith(WEIGHTS_SUFFIXES):
-            return load_detector_file(Path(name))
-        return load_detector(name, self.catalogue)
 
     def _detail(
         self, picture: Picture, recipe: Recipe, detector: Detector, watch: Stopwatch
