@@ -67,6 +67,15 @@ def test_the_outline_is_filled(detection: Detection, expected: Gray) -> None:
     assert_is(draw(detection, SIZE), expected)
 
 
+@pytest.mark.parametrize("corner", [(-7, -5), (25, -5), (-7, 19), (25, 19)])
+def test_an_outline_that_leaves_the_picture_keeps_its_shape(corner: tuple[int, int]) -> None:
+    x, y = corner
+    shape = ((x, y + 4), (x + 13, y), (x + 22, y + 9), (x + 9, y + 16))
+    larger = draw(outlined(tuple((px + 40, py + 30) for px, py in shape)), (120, 90))
+    cut = to_array(larger)[30:60, 40:80]
+    assert_is(draw(outlined(shape), SIZE), cut)
+
+
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [

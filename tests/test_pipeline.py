@@ -191,11 +191,16 @@ def test_detect_needs_no_diffusion_model() -> None:
     assert face.label == "face"
 
 
-def test_several_detectors_and_tiles_count_an_object_once(detailer: Detailer) -> None:
-    both = "face_full_mediapipe, face_mesh_mediapipe"
-    (face,) = detailer.detect(ASTRONAUT, detector=both, tile=300)
-    assert face.label == "face"
-    result = detailer.detail(ASTRONAUT, **QUICK, detector=both, tile=300)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"detector": "face_full_mediapipe, face_mesh_mediapipe"},
+        {"detector": "face_full_mediapipe", "tile": 300},
+    ],
+    ids=["several", "tiles"],
+)
+def test_an_object_found_twice_counts_once(detailer: Detailer, how: dict[str, object]) -> None:
+    result = detailer.detail(ASTRONAUT, **QUICK, **how)
     assert result.num_objects_inpainted == result.num_objects_detected == 1
 
 

@@ -28,13 +28,17 @@ def draw(detection: Detection, size: Size) -> Mask:
     if not detection.polygons:
         box = _touched(detection.box, size)
         return trimmed(np.full((box.height, box.width), 255, np.uint8), box, size)
-    box = _touched(_bounds([point for part in detection.polygons for point in part]), size)
-    alpha = np.zeros((box.height, box.width), np.uint8)
-    if alpha.size:
-        # One by one: together, cv2 would leave out what two polygons share.
-        for polygon in detection.polygons:
-            cv2.fillPoly(alpha, [_corners(polygon, box)], 255)
-    return trimmed(alpha, box, size)
+    bounds = _bounds([point for part in detection.polygons for point in part])
+    inside = _touched(bounds, size)
+    if inside.width == 0:
+        return _empty(size)
+    # cv2 bends edges that leave its canvas, so the outline is filled whole and then cut.
+    canvas = _around(bounds, size)
+    alpha = np.zeros((canvas.height, canvas.width), np.uint8)
+    # One by one: together, cv2 would leave out what two polygons share.
+    for polygon in detection.polygons:
+        cv2.fillPoly(alpha, [_corners(polygon, canvas)], 255)
+    return trimmed(alpha[_shifted(inside, canvas).slices], inside, size)
 
 
 def union(masks: Sequence[Mask]) -> Mask:
@@ -123,10 +127,21 @@ def _bounds(points: Sequence[Point]) -> Box:
 def _touched(box: Box, size: Size) -> PixelBox:
     """The pixels of a picture of ``size`` that the box touches; empty if there are none."""
     inside = box.clipped(size)
-    if inside.area == 0:
+    if inside.width == 0:
         return _NOWHERE
     return PixelBox(
         math.floor(inside.x0), math.floor(inside.y0), math.ceil(inside.x1), math.ceil(inside.y1)
+    )
+
+
+def _around(box: Box, size: Size) -> PixelBox:
+    """The whole pixels of a box, as far as one picture's size beyond the picture."""
+    width, height = size
+    return PixelBox(
+        math.floor(max(box.x0, -width)),
+        math.floor(max(box.y0, -height)),
+        math.ceil(min(box.x1, 2 * width)),
+        math.ceil(min(box.y1, 2 * height)),
     )
 
 
