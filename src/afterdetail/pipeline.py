@@ -98,10 +98,13 @@ class Detailer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def detail(self, image: ImageLike, **options: object) -> DetailResult:
+    def detail(
+        self, image: ImageLike, *, lifetime: Lifetime | None = None, **options: object
+    ) -> DetailResult:
         """Find and repaint the objects of a picture.
 
         Args:
+            lifetime: how long this may take, and the caller's way to give up on it.
             options: fields of :class:`~afterdetail.LibraryOptions`.
 
         Raises:
@@ -112,7 +115,7 @@ class Detailer:
         watch = Stopwatch()
         with watch("decode"):
             picture = from_any(image)
-        recipe = self._recipe(picture, parsed)
+        recipe = self._recipe(picture, parsed, lifetime)
         detector = find_detector(parsed.detector, self.catalogue, parsed.tile)
         return self._detail(picture, recipe, detector, watch)
 
