@@ -8,7 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from afterdetail.errors import InvalidInput
@@ -89,6 +96,15 @@ class Settings(BaseSettings):
     """The same request gives the same pixels to the last bit, whatever else is running; slower."""
     threads: PositiveInt = 16
     """Requests worked on at once; the others wait."""
+
+    queue_seconds: PositiveFloat = 60
+    """Seconds of work, at the speed measured, that may wait before more is refused."""
+    queue_work: PositiveInt = 20_000
+    """Row-steps of work that may wait; a face at the defaults has 36."""
+    queue_bytes: PositiveInt = 1_000_000_000
+    """Bytes of all bodies that are being read or waiting."""
+    requests_per_minute: NonNegativeInt = 0
+    """Requests that one token may send in a minute; 0 for any number."""
 
     url_timeout: PositiveFloat = 10
     """Seconds to fetch `init_image_url`, redirects included."""

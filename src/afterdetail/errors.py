@@ -16,6 +16,7 @@
     ├── InpaintFailed          500  every object failed
     ├── OutOfMemory            503
     ├── Loading                503  not ready yet, or draining
+    ├── EngineStopped          503  its thread has died or hangs; only a restart helps
     └── WeightsError           503  a weights file is missing, damaged or not what it should be
 
 ``str(error)`` is one line for the person who can mend it: what was given, what is allowed, what to
@@ -128,6 +129,10 @@ class OutOfMemory(AfterdetailError):
 
 class Loading(AfterdetailError):
     status, code = 503, "loading"
+
+
+class EngineStopped(AfterdetailError):
+    status, code = 503, "engine_stopped"
 
 
 class WeightsError(AfterdetailError):

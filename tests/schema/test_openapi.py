@@ -139,7 +139,7 @@ def test_the_operation() -> None:
     assert method == "post"
     assert operation["requestBody"]["required"] is True
     assert operation["requestBody"]["content"].keys() == {"application/json"}
-    statuses = {200, 401, 408, 413, 415, 422, 500, 502, 503, 504}
+    statuses = {200, 401, 408, 413, 415, 422, 429, 500, 502, 503, 504}
     assert {int(status) for status in operation["responses"]} == statuses
 
 

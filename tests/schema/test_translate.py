@@ -12,6 +12,7 @@ from afterdetail.options import Base
 from afterdetail.schema.request import AdetailerRequest
 from afterdetail.schema.translate import (
     MAX_PROBLEMS,
+    SLICE,
     RequestInvalid,
     decode_base64,
     parse_request,
@@ -185,3 +186,28 @@ def test_the_size_is_told_of_the_field_that_was_sent() -> None:
     with pytest.raises(InvalidInput) as caught:
         resolve(by_url, (5, 5), TINY, any_size=False)
     assert caught.value.field == "init_image_url"
+
+
+@pytest.mark.parametrize("length", [SLICE - 1, SLICE, SLICE + 1, 3 * SLICE + 2])
+@pytest.mark.parametrize("line", [None, 76, 5])
+def test_long_base64_is_decoded_in_slices(length: int, line: int | None) -> None:
+    data = bytes(range(256)) * (length // 256 + 1)
+    text = base64.b64encode(data[: length // 4 * 3 + length % 3]).decode()
+    lines = [text[i : i + line] for i in range(0, len(text), line)] if line else [text]
+    assert decode_base64("\n".join(lines)) == base64.b64decode(text)
+
+
+def test_padding_ends_it() -> None:
+    with pytest.raises(InvalidInput):
+        decode_base64("A" * (SLICE - 4) + "AA==" + "AAAA")
+
+
+def test_millions_of_values_are_not_even_parsed() -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        parse_request(b'{"x": [' + b"0," * 200_000 + b"0]}")
+    assert caught.value.code == "too_many_values"
+
+
+def test_the_picture_is_not_kept_twice() -> None:
+    incoming = parse_request(MINIMAL)
+    assert (incoming.picture, incoming.request.init_image) == (b"\0", "")

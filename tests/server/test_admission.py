@@ -179,14 +179,17 @@ def test_each_client_has_a_rate_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "working", "chosen"),
+    ("waiting", "working", "served", "chosen"),
     [
-        ("a", "", "a"),
-        ("ab", "", "a"),
-        ("ab", "a", "b"),
-        ("aaab", "aab", "b"),
-        ("ba", "ab", "b"),
+        ("a", "", {}, "a"),
+        ("ab", "", {}, "a"),
+        ("ab", "a", {}, "b"),
+        ("aaab", "aab", {}, "b"),
+        ("ba", "ab", {}, "b"),
+        ("aab", "", {"a": 1}, "b"),
+        ("aab", "", {"a": 1, "b": 2}, "a"),
+        ("aab", "b", {"a": 2, "b": 1}, "a"),
     ],
 )
-def test_whose_turn_it_is(waiting: str, working: str, chosen: str) -> None:
-    assert next_client(Counter(waiting), Counter(working)) == chosen
+def test_whose_turn_it_is(waiting: str, working: str, served: dict[str, int], chosen: str) -> None:
+    assert next_client(waiting, Counter(working), served) == chosen

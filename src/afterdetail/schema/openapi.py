@@ -24,6 +24,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is over the byte limit"},
     415: {"model": Problem, "description": "The body is not JSON"},
     422: {"model": HTTPValidationError, "description": "Something in the request is wrong"},
+    429: {"model": Problem, "description": "The queue is full; Retry-After says for how long"},
     500: {"model": Problem, "description": "No object could be inpainted, or a fault of ours"},
     502: {"model": Problem, "description": "init_image_url could not be fetched"},
     503: {"model": Problem, "description": "Loading, or out of memory"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -78,8 +78,8 @@ class Admission:
     clock: Callable[[], float]
     _inside: set[Permit] = field(default_factory=set)
     _speed: Speedometer = field(default_factory=lambda: Speedometer())
-    _objects: float = 1.0
-    _work: float = FIRST_GUESS
+    _objects: Average = field(default_factory=lambda: Average(1.0))
+    _work: Average = field(default_factory=lambda: Average(FIRST_GUESS))
     _buckets: dict[str, Bucket] = field(default_factory=dict)
 
     def admit(self, client: str, size: int) -> Permit:
@@ -96,28 +96,28 @@ class Admission:
         if taken and taken + size > self.limits.size:
             raise self._full(ahead * (taken + size - self.limits.size) / taken)
         if ahead >= room:
-            raise self._full(ahead - room + self._work)
+            raise self._full(ahead - room + self._work.value)
         mine = sum(permit.work for permit in self._inside if permit.client == client)
         # Choudhury & Hahne 1998: a client may have as much as is left over. One alone gets half of
         # the queue, two get a third each, and whoever is new always finds room.
         if self.limits.fair and mine and mine >= room - ahead:
             excess = (mine - room + ahead) / 2  # what it takes off its own, it adds to what is left
-            raise self._full(max(excess, self._work), whose="your share of the queue is full")
-        permit = Permit(client, self._work, size)
+            raise self._full(max(excess, self._work.value), whose="your share of the queue is full")
+        permit = Permit(client, self._work.value, size)
         self._inside.add(permit)
         return permit
 
     def know(self, permit: Permit, options: Options) -> None:
         """The request has been read: its work is that of its options, for an average picture."""
         rows = 2 if options.cfg_scale > 1 else 1
-        objects = min(self._objects, options.max_num_detections or math.inf)
+        objects = min(self._objects.value, options.max_num_detections or math.inf)
         steps = max(1, int(options.steps * options.strength))
         permit.work = rows * steps * (1.0 if options.union_masks else objects)
-        self._work += (permit.work - self._work) / MEMORY
+        self._work.add(permit.work)
 
     def learn(self, objects: int) -> None:
         """A picture had so many objects to repaint."""
-        self._objects += (objects - self._objects) / MEMORY
+        self._objects.add(objects)
 
     def release(self, permit: Permit) -> None:
         """The request is over, however it ended."""
@@ -165,6 +165,18 @@ class Admission:
 
 
 @dataclass(slots=True)
+class Average:
+    """Of about the last ``MEMORY`` values; a guess until there is one."""
+
+    value: float
+    _count: int = 0
+
+    def add(self, value: float) -> None:
+        self._count = min(self._count + 1, MEMORY)
+        self.value += (value - self.value) / self._count
+
+
+@dataclass(slots=True)
 class Speedometer:
     """The engine's speed over its last busy seconds, from totals read now and then."""
 
@@ -203,10 +215,12 @@ class Bucket:
         return 0.0
 
 
-def next_client(waiting: Counter[str], working: Counter[str]) -> str:
-    """Whose turn it is: the client with the fewest requests at work, then who has waited longest.
+def next_client(waiting: Iterable[str], working: Counter[str], served: Mapping[str, int]) -> str:
+    """Whose turn it is: the client with the fewest requests at work, then who had a turn longest
+    ago, then who waits longest.
 
     Args:
-        waiting: requests by client, who waits longest first; not empty.
+        waiting: the client of each request that waits, the first come first; not empty.
+        served: the number of each client's last turn; they grow.
     """
-    return min(waiting, key=lambda client: working[client])
+    return min(waiting, key=lambda client: (working[client], served.get(client, 0)))

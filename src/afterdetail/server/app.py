@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from afterdetail.config import Settings, load_settings
 from afterdetail.schema.openapi import ERRORS, REQUEST_BODY, with_request_schema
 from afterdetail.schema.response import AdetailerResponse, FieldProblem
 from afterdetail.server import errors
-from afterdetail.server.fetch import Fetcher, UrlPolicy
 from afterdetail.server.middleware import BearerTokens, RequestIds
 from afterdetail.server.service import Service
 
@@ -31,17 +30,12 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
         settings: default: those of the environment.
     """
     settings = settings or load_settings()
-    service = Service(
-        settings=settings,
-        detailer=detailer if isinstance(detailer, Future) else _done(detailer),
-        fetcher=Fetcher(UrlPolicy.of(settings)),
-        pool=ThreadPoolExecutor(settings.threads, thread_name_prefix="request"),
-    )
+    service = Service.of(settings, detailer if isinstance(detailer, Future) else _done(detailer))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.pool.shutdown(wait=False, cancel_futures=True)
+        service.close()
 
     app = FastAPI(
         title="afterdetail",
@@ -56,6 +50,7 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
     errors.install(app)
     _add_routes(app, service)
     with_request_schema(app, secured=bool(tokens))
+    app.state.service = service
     return app
 
 

@@ -15,17 +15,34 @@ class NotJson(AfterdetailError):
     status, code = 415, "unsupported_media_type"
 
 
-async def read_json_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
+def check_headers(request: Request, *, max_bytes: int) -> int:
+    """The most bytes that the body can have, by what the headers say of it.
+
+    Raises:
+        NotJson: it is not plain JSON.
+        BodyTooLarge: by its Content-Length.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise NotJson("send JSON, with Content-Type: application/json")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise NotJson("send the body uncompressed, without Content-Encoding")
+    if "transfer-encoding" in request.headers:
+        return max_bytes
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    return int(declared)
+
+
+async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
     """The whole body, not yet parsed. What a refusal leaves unread stays unread.
 
     Raises:
-        NotJson: by its headers.
-        BodyTooLarge: by its Content-Length, or once more than ``max_bytes`` have come.
+        BodyTooLarge: once more than ``max_bytes`` have come.
         UploadTooSlow: it has not come in time.
         Aborted: the client went away.
     """
-    _check_headers(request)
-    _check_length(request, max_bytes)
     chunks: list[bytes] = []
     received = 0
     try:
@@ -40,20 +57,6 @@ async def read_json_body(request: Request, *, max_bytes: int, seconds: float) ->
     except ClientDisconnect:
         raise Aborted("the client went away") from None
     return b"".join(chunks)
-
-
-def _check_headers(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise NotJson("send JSON, with Content-Type: application/json")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise NotJson("send the body uncompressed, without Content-Encoding")
-
-
-def _check_length(request: Request, max_bytes: int) -> None:
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared[:20]) > max_bytes:
-        raise _too_large(max_bytes)
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from afterdetail.errors import AfterdetailError, InvalidInput
+from afterdetail.errors import AfterdetailError, InvalidInput, TryLater
 from afterdetail.schema.response import FieldProblem, HTTPValidationError, Problem
 from afterdetail.schema.translate import RequestInvalid
 
 log = logging.getLogger("afterdetail.server")
 
-RETRY_AFTER = {"loading": 5, "out_of_memory": 5, "queue_full": 5}
+RETRY_AFTER = {"loading": 5, "out_of_memory": 5}
 """Seconds after which the same request is worth another try, by code."""
-CUT_OFF = frozenset({"body_too_large", "upload_too_slow"})
+CUT_OFF = frozenset({"body_too_large", "upload_too_slow", "queue_full", "rate_limited"})
 """Answered while the body is still arriving: the rest of it is not read."""
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 HTTP_TEXTS = {404: "there is nothing here", 405: "this method is not served here"}
@@ -62,6 +62,8 @@ def answer(scope: Scope, error: AfterdetailError) -> Response:
     headers: dict[str, str] = {}
     if error.code in RETRY_AFTER:
         headers["Retry-After"] = str(RETRY_AFTER[error.code])
+    if isinstance(error, TryLater):
+        headers["Retry-After"] = str(error.retry_after)
     if error.code in CUT_OFF:
         headers["Connection"] = "close"
     return problem(scope, error.status, error.code, error.public, headers)

@@ -7,9 +7,9 @@ import base64
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -17,13 +17,16 @@ from starlette.responses import Response
 
 from afterdetail import images
 from afterdetail.config import Settings
-from afterdetail.errors import DeadlineExceeded, InvalidInput, Loading
+from afterdetail.engine.stats import EngineStats
+from afterdetail.errors import Aborted, DeadlineExceeded, InvalidInput, Loading
 from afterdetail.lifetime import Lifetime
-from afterdetail.schema.request import AdetailerRequest, ImageEncoding
+from afterdetail.schema.request import ImageEncoding
 from afterdetail.schema.response import AdetailerResponse
-from afterdetail.schema.translate import decode_base64, parse_request, resolve
-from afterdetail.server.body import read_json_body
-from afterdetail.server.fetch import Fetcher
+from afterdetail.schema.translate import Incoming, parse_request, resolve
+from afterdetail.server.admission import Admission, Limits, Permit
+from afterdetail.server.body import check_headers, read_body
+from afterdetail.server.fetch import Fetcher, UrlPolicy
+from afterdetail.server.turns import Turns
 from afterdetail.types import Picture
 
 if TYPE_CHECKING:
@@ -35,14 +38,46 @@ T = TypeVar("T")
 MAX_IGNORED_SHOWN = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """What answering a request takes."""
+    """What answering requests takes.
+
+    ``parser`` has one thread: parsing JSON and base64 holds Python's lock, and of ten large bodies
+    parsed at once the event loop would wait for all. ``workers`` spend their time outside of it.
+    """
 
     settings: Settings
     detailer: Future[Detailer]
     fetcher: Fetcher
-    pool: ThreadPoolExecutor
+    admission: Admission
+    turns: Turns
+    parser: ThreadPoolExecutor
+    workers: ThreadPoolExecutor
+    tasks: set[asyncio.Task[Response]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, settings: Settings, detailer: Future[Detailer]) -> Self:
+        limits = Limits(
+            work=settings.queue_work,
+            seconds=settings.queue_seconds,
+            size=settings.queue_bytes,
+            fair=len(settings.all_tokens()) > 1,
+            per_minute=settings.requests_per_minute,
+        )
+        return cls(
+            settings=settings,
+            detailer=detailer,
+            fetcher=Fetcher(UrlPolicy.of(settings)),
+            admission=Admission(limits, partial(engine_stats, detailer), time.monotonic),
+            turns=Turns(settings.threads),
+            parser=ThreadPoolExecutor(1, thread_name_prefix="parse"),
+            workers=ThreadPoolExecutor(settings.threads, thread_name_prefix="request"),
+        )
+
+    def close(self) -> None:
+        """Wait for nothing: what is under way sees its end by itself."""
+        self.parser.shutdown(wait=False, cancel_futures=True)
+        self.workers.shutdown(wait=False, cancel_futures=True)
 
     def ready(self) -> Detailer:
         """
@@ -53,43 +88,85 @@ class Service:
             raise Loading("the models are being loaded; try again soon")
         return self.detailer.result()
 
-    async def in_thread(self, deadline: float, work: Callable[[], T]) -> T:
-        """Run blocking work on the bounded pool; after the deadline nobody waits for it."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await loop.run_in_executor(self.pool, work)
-        except TimeoutError:
-            limit = self.settings.request_timeout
-            raise DeadlineExceeded(f"not done within {limit:g} seconds") from None
-
     async def answer(self, request: Request) -> Response:
         """The whole way of one request."""
+        lifetime = Lifetime(time.monotonic() + self.settings.request_timeout)
+        self.ready()
+        size = check_headers(request, max_bytes=self.settings.max_body_bytes)
+        permit = self.admission.admit(client_of(request), size)
+        try:
+            incoming = await self._receive(request, permit)
+        except BaseException:
+            self.admission.release(permit)
+            raise
+        return await self._while_connected(
+            request, self.start(incoming, permit, lifetime), lifetime
+        )
+
+    def start(
+        self, incoming: Incoming, permit: Permit, lifetime: Lifetime
+    ) -> asyncio.Task[Response]:
+        """Begin the work of a request that was let in. The permit is given back at its end."""
+        task = asyncio.create_task(self._work(incoming, permit, lifetime))
+        self.tasks.add(task)
+        task.add_done_callback(lambda _: self.admission.release(permit))
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Response]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: where nobody waits any more, nobody needs to hear of it
+
+    async def _receive(self, request: Request, permit: Permit) -> Incoming:
         settings = self.settings
-        deadline = time.monotonic() + settings.request_timeout
-        detailer = self.ready()
-        body = await read_json_body(
+        body = await read_body(
             request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
         )
-        incoming = await self.in_thread(deadline, partial(parse_request, body))
-        del body  # tens of megabytes, not to be kept while objects are repainted
-        work = partial(self._detail, detailer, incoming.request, deadline)
-        if incoming.request.init_image_url is not None:
-            work = partial(work, await self.fetcher.fetch(incoming.request.init_image_url))
-        response = await self.in_thread(deadline, work)
-        if incoming.ignored:
-            response.headers["X-Ignored-Fields"] = _header_list(incoming.ignored)
+        permit.size = len(body)
+        incoming = await in_thread(self.parser, partial(parse_request, body))
+        self.admission.know(permit, incoming.request)
+        return incoming
+
+    async def _while_connected(
+        self, request: Request, work: asyncio.Task[Response], lifetime: Lifetime
+    ) -> Response:
+        """The work's response; if the client leaves or the time is over, the work ends too."""
+        gone = asyncio.create_task(_disconnected(request))
+        left = (lifetime.deadline or 0.0) - time.monotonic()
+        try:
+            await asyncio.wait({work, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            if gone.done():
+                raise Aborted("the client went away")
+            limit = self.settings.request_timeout
+            raise DeadlineExceeded(f"not done within {limit:g} seconds")
+        finally:
+            gone.cancel()
+            if not work.done():
+                lifetime.end()
+                work.cancel()
+
+    async def _work(self, incoming: Incoming, permit: Permit, lifetime: Lifetime) -> Response:
+        """Fetch, wait for a turn, detail. Cancelled, it ends when its thread has ended."""
+        data = incoming.picture
+        if data is None:
+            data = await self.fetcher.fetch(incoming.request.init_image_url or "")
+        async with self.turns.turn(permit.client):
+            permit.at_work = True
+            work = partial(self._detail, incoming, data, lifetime)
+            result, response = await in_thread(self.workers, work, lifetime)
+        self.admission.learn(result.num_objects_detected)
         return response
 
     def _detail(
-        self,
-        detailer: Detailer,
-        request: AdetailerRequest,
-        deadline: float,
-        fetched: bytes | None = None,
-    ) -> Response:
+        self, incoming: Incoming, data: bytes, lifetime: Lifetime
+    ) -> tuple[DetailResult, Response]:
         """The part that blocks: decode, detail, encode."""
-        data = decode_base64(request.init_image or "") if fetched is None else fetched
+        lifetime.check()
+        request = incoming.request
+        detailer = self.ready()
         picture = _decode(data, self.settings.max_pixels, field=request.image_field)
         options = resolve(
             request,
@@ -97,8 +174,49 @@ class Service:
             detailer.catalogue,
             any_size=self.settings.resolutions == "any",
         )
-        result = detailer.run(picture, options, Lifetime(deadline))
-        return to_response(result, request.image_encoding)
+        result = detailer.run(picture, options, lifetime)
+        response = to_response(result, request.image_encoding)
+        if incoming.ignored:
+            response.headers["X-Ignored-Fields"] = _header_list(incoming.ignored)
+        return result, response
+
+
+async def in_thread(
+    pool: ThreadPoolExecutor, work: Callable[[], T], lifetime: Lifetime | None = None
+) -> T:
+    """Run blocking work. If this is cancelled, wait until the thread has noticed.
+
+    Args:
+        lifetime: of the work; it ends if this is cancelled.
+    """
+    future = asyncio.get_running_loop().run_in_executor(pool, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if lifetime:
+            lifetime.end()
+        await asyncio.wait({future})
+        if not future.cancelled():
+            future.exception()
+        raise
+
+
+async def _disconnected(request: Request) -> None:
+    """Returns when the client is gone. Only after the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def client_of(request: Request) -> str:
+    """The name of the token that the request came with; empty where there are none."""
+    return str(request.scope.get("state", {}).get("client", ""))
+
+
+def engine_stats(detailer: Future[Detailer]) -> EngineStats:
+    """The engine's numbers; zeros while there is none."""
+    if not detailer.done() or detailer.exception() is not None:
+        return EngineStats()
+    return detailer.result().engine.stats
 
 
 def _decode(data: bytes, max_pixels: int, *, field: str) -> Picture:

@@ -17,6 +17,8 @@ class Turns:
         self._free = places
         self._working: Counter[str] = Counter()
         self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
+        self._served: dict[str, int] = {}
+        self._turns = 0
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
@@ -34,7 +36,7 @@ class Turns:
     async def _take(self, client: str) -> None:
         if self._free:
             self._free -= 1
-            self._working[client] += 1
+            self._note(client)
             return
         mine = (client, asyncio.get_running_loop().create_future())
         self._waiting.append(mine)
@@ -52,8 +54,14 @@ class Turns:
         if not self._waiting:
             self._free += 1
             return
-        chosen = next_client(Counter(name for name, _ in self._waiting), self._working)
+        names = [name for name, _ in self._waiting]
+        chosen = next_client(names, self._working, self._served)
         following = next(item for item in self._waiting if item[0] == chosen)
         self._waiting.remove(following)
-        self._working[chosen] += 1
+        self._note(chosen)
         following[1].set_result(None)
+
+    def _note(self, client: str) -> None:
+        self._turns += 1
+        self._working[client] += 1
+        self._served[client] = self._turns  # as many entries as there are tokens
