@@ -28,6 +28,7 @@ from afterdetail.errors import (
 )
 from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
+from afterdetail.safety.policy import SafetyPolicy
 from afterdetail.types import RGB, Picture
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
@@ -226,6 +227,59 @@ def test_a_caller_who_gives_up_stops_the_picture() -> None:
         assert time.monotonic() - began < 5
         with pytest.raises(Aborted):
             running.run(Picture(pixels(ASTRONAUT)), options, lifetime)
+
+
+class Refusing:
+    """A checker that refuses the crops whose number is given."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+        self.crops: list[RGB] = []
+
+    def score(self, rgb: RGB) -> float:
+        self.crops.append(rgb)
+        return float(len(self.crops) in self.numbers)
+
+
+@pytest.mark.parametrize(
+    ("refused", "options", "outcomes", "counts", "withheld"),
+    [
+        ((), {}, "inpainted inpainted", (2, 2, 0), False),
+        ((1,), {}, "refused inpainted", (2, 1, 1), False),
+        ((1, 2), {}, "refused refused", (2, 0, 2), True),
+        ((1,), {"union_masks": True}, "refused refused", (2, 0, 1), True),
+    ],
+)
+def test_what_the_safety_checker_refuses_stays_as_it_was(
+    detailer: Detailer,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: tuple[int, ...],
+    options: dict[str, object],
+    outcomes: str,
+    counts: tuple[int, int, int],
+    withheld: bool,
+) -> None:
+    checker = Refusing(*refused)
+    monkeypatch.setattr(detailer, "_safety", SafetyPolicy(checker))
+    picture = group([(20, 20), (300, 300)])
+    result = detailer.detail(picture, **QUICK, **options)
+    assert [item.outcome for item in result.objects] == outcomes.split()
+    assert counts == (
+        result.num_objects_detected,
+        result.num_objects_inpainted,
+        result.num_removed_for_safety,
+    )
+    assert result.withheld is withheld
+    for item in result.objects:
+        box = item.detection.box
+        inside = (slice(int(box.y0), int(box.y1)), slice(int(box.x0), int(box.x1)))
+        kept = np.array_equal(result.picture.rgb[inside], picture[inside])
+        assert kept is (item.outcome is Outcome.REFUSED)
+
+
+def test_safety_is_on_or_off() -> None:
+    with pytest.raises(InvalidInput):
+        Detailer(models="tiny", safety="maybe")  # type: ignore[arg-type]
 
 
 def test_if_every_object_fails_the_picture_fails(

@@ -89,9 +89,16 @@ def test_a_failure_gives_its_reason() -> None:
     assert (told.outcome, told.seed, told.reason) == (Outcome.FAILED, 8, "the model failed")
 
 
+def test_a_refusal_is_told() -> None:
+    (told,) = tell([face(0, 0)], [Fate(target(0), refused=True)])
+    assert (told.outcome, told.seed) == (Outcome.REFUSED, 8)
+    assert told.reason
+
+
 def test_some_failures_are_a_result() -> None:
     check_any_inpainted([])
     check_any_inpainted([Fate(target(0)), Fate(target(1), InpaintFailed("no"))])
+    check_any_inpainted([Fate(target(0), refused=True)])
 
 
 @pytest.mark.parametrize(
@@ -106,3 +113,5 @@ def test_nothing_but_failures_is_an_error(
 ) -> None:
     with pytest.raises(expected):
         check_any_inpainted([Fate(target(0), error) for error in errors])
+    with pytest.raises(expected):
+        check_any_inpainted([Fate(target(0), refused=True), *(Fate(target(1), e) for e in errors)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from afterdetail.repaint import (
     tell,
 )
 from afterdetail.results import DetailResult
+from afterdetail.safety.policy import THRESHOLD, make_policy
 from afterdetail.types import Box, Detection, Mask, Picture
 from afterdetail.waves import waves
 
@@ -58,9 +59,13 @@ class Detailer:
         deterministic: make results the same to the last bit whatever else is running, at the
             cost of the speed of batching.
         max_objects: most objects repainted in one picture; the others are skipped.
+        safety: ``"on"``: what an offline classifier takes for not safe for work is not put into the
+            picture. Off by default: these are your own pictures; the server has it on.
+        safety_threshold: the score, 0..1, from which the classifier's word counts.
 
     Raises:
         InvalidInput: no such device or model, or a catalogue file that is wrong.
+        ModelUnavailable: safety is on, and the classifier is not installed.
     """
 
     def __init__(
@@ -70,9 +75,14 @@ class Detailer:
         *,
         deterministic: bool = False,
         max_objects: int = 64,
+        safety: Literal["on", "off"] = "off",
+        safety_threshold: float = THRESHOLD,
     ) -> None:
+        if safety not in ("on", "off"):
+            raise InvalidInput("safety_unknown", f"safety is 'on' or 'off', not {safety!r}")
         self.catalogue = load_catalogue(models)
         self.max_objects = max_objects
+        self._safety = make_policy(safety, safety_threshold)
         self._pool = ModelPool(pick_device(device))
         self._engine = EngineService(
             Engine(pinned_rows=DETERMINISTIC_ROWS if deterministic else None)
@@ -214,9 +224,10 @@ class Detailer:
         if targets:
             with watch("load"):
                 model = self._pool.get(recipe.choice.model)
-            brush = Brush(self._engine, model, recipe)
+            brush = Brush(self._engine, model, recipe, self._safety)
             for wave in waves([target.mask for target in targets]):
                 fates += brush.paint(canvas, [targets[index] for index in wave], watch)
             check_any_inpainted(fates)
         detailed = Picture(canvas, picture.alpha, picture.icc_profile)
-        return DetailResult(detailed, tell(found, fates), watch.seconds)
+        refused = sum(fate.refused for fate in fates)
+        return DetailResult(detailed, tell(found, fates), watch.seconds, refused)

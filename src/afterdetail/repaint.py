@@ -24,6 +24,7 @@ from afterdetail.models.choose import Choice
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.options import MAX_SEED, DetailOptions
 from afterdetail.results import DetailedObject, Outcome
+from afterdetail.safety.policy import SafetyPolicy
 from afterdetail.types import RGB, Detection, Mask, Region
 
 
@@ -41,10 +42,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fate:
-    """How a target's job ended: ``error`` is None if it was inpainted."""
+    """How a target's job ended: inpainted, refused by the safety checker, or with an error."""
 
     target: Target
     error: AfterdetailError | None = None
+    refused: bool = False
+
+    @property
+    def inpainted(self) -> bool:
+        return self.error is None and not self.refused
 
 
 @dataclass(slots=True)
@@ -116,6 +122,7 @@ class Brush:
     engine: EngineService
     model: DiffusionModel
     recipe: Recipe
+    safety: SafetyPolicy | None = None
 
     def paint(self, canvas: RGB, targets: Sequence[Target], watch: Stopwatch) -> list[Fate]:
         """Repaint the targets of one wave into ``canvas``, all from its state at the start.
@@ -130,14 +137,31 @@ class Brush:
             jobs = [self._job(canvas, target, region) for target, region in planned]
         with watch("inpaint"):
             patches = self._wait([self.engine.add(job) for job in jobs])
-        with watch("composite"):
-            for (target, region), patch in zip(planned, patches, strict=True):
-                if not isinstance(patch, AfterdetailError):
-                    composite(canvas, regions.restore(patch, region), target.mask, region)
         return [
-            Fate(target, patch if isinstance(patch, AfterdetailError) else None)
-            for target, patch in zip(targets, patches, strict=True)
+            self._finish(canvas, target, region, patch, watch)
+            for (target, region), patch in zip(planned, patches, strict=True)
         ]
+
+    def _finish(
+        self,
+        canvas: RGB,
+        target: Target,
+        region: Region,
+        patch: RGB | AfterdetailError,
+        watch: Stopwatch,
+    ) -> Fate:
+        """Put a patch into the canvas, unless it failed or may not be shown."""
+        if isinstance(patch, AfterdetailError):
+            return Fate(target, patch)
+        with watch("composite"):
+            crop = regions.restore(patch, region)
+        if self.safety:
+            with watch("safety"):
+                if self.safety.refuses(crop):
+                    return Fate(target, refused=True)
+        with watch("composite"):
+            composite(canvas, crop, target.mask, region)
+        return Fate(target)
 
     def _plan(self, target: Target, canvas: RGB) -> Region:
         height, width = canvas.shape[:2]
@@ -193,7 +217,7 @@ def check_any_inpainted(fates: Sequence[Fate]) -> None:
         InpaintFailed: anything else.
     """
     errors = [fate.error for fate in fates if fate.error]
-    if not errors or len(errors) < len(fates):
+    if not errors or any(fate.inpainted for fate in fates):
         return
     if any(isinstance(error, OutOfMemory) for error in errors):
         raise OutOfMemory("not enough memory to repaint any object; try a smaller model")
@@ -212,4 +236,7 @@ def _told(item: Detection, fate: Fate | None) -> DetailedObject:
         return DetailedObject(item, Outcome.SKIPPED, reason=reason)
     if fate.error is not None:
         return DetailedObject(item, Outcome.FAILED, fate.target.seed, fate.error.public)
+    if fate.refused:
+        reason = "the safety checker refused what was painted"
+        return DetailedObject(item, Outcome.REFUSED, fate.target.seed, reason)
     return DetailedObject(item, Outcome.INPAINTED, fate.target.seed)

@@ -14,7 +14,7 @@ from afterdetail.server.turns import Turns
     [
         ("a", "a"),
         ("aab", "aab"),  # two places: the first two are at work at once, then b
-        ("aaaabb", "aabaab"),
+        ("aaaabb", "aababa"),
     ],
 )
 def test_the_order_of_two_places(clients: str, order: str) -> None:

@@ -1,0 +1,1 @@
+"""Whether a repainted crop may be shown."""
