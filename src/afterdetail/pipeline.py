@@ -223,7 +223,7 @@ class Detailer:
         fates: list[Fate] = []
         if targets:
             with watch("load"):
-                model = self._pool.get(recipe.choice.model)
+                model = self._pool.get(recipe.choice.model, recipe.choice.loras)
             brush = Brush(self._engine, model, recipe, self._safety)
             for wave in waves([target.mask for target in targets]):
                 fates += brush.paint(canvas, [targets[index] for index in wave], watch)

@@ -200,3 +200,9 @@ def _save(name: str, folders: pytest.TempPathFactory) -> Saved:
     file = folders.mktemp("checkpoints") / f"{name}.safetensors"
     save_file({key: value.contiguous() for key, value in original(model).items()}, file)
     return Saved(model, file)
+
+
+@pytest.fixture(scope="session")
+def make() -> Any:
+    """``make("sd15")``: a new model each time, always the same."""
+    return lambda name: MODELS[name]()

@@ -63,12 +63,12 @@ def original_unet(unet: torch.nn.Module) -> Tensors:
     per_level = int(unet.config.layers_per_block) + 1  # type: ignore[union-attr, arg-type]
     names = list(unet.state_dict())
     return {
-        f"model.diffusion_model.{_unet_name(name, per_level, names)}": tensor
+        f"model.diffusion_model.{unet_name(name, per_level, names)}": tensor
         for name, tensor in unet.state_dict().items()
     }
 
 
-def _unet_name(name: str, per_level: int, names: Iterable[str]) -> str:
+def unet_name(name: str, per_level: int, names: Iterable[str]) -> str:
     """Levels are not nested in the original: their parts are numbered through."""
     match = re.match(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.*)", name)
     if match is None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from afterdetail.errors import InvalidInput, ModelUnavailable, WeightsError
 from afterdetail.models import loader
 from afterdetail.models.catalogue import Kind, ModelSpec, Source
+from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.loader import ModelPool, pick_device, resident_bytes
 from afterdetail.options import Base
@@ -118,3 +122,52 @@ def test_an_unknown_device_is_refused(name: str, said: str) -> None:
         pytest.skip("there is one here")
     with pytest.raises(InvalidInput, match=said):
         pick_device(name)
+
+
+@pytest.fixture
+def lora(sd15: Any, tmp_path: Path) -> ModelSpec:
+    """It changes one layer of the UNet."""
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    rows, columns = sd15.model.unet.get_submodule(layer).weight.shape
+    file = tmp_path / "line.safetensors"
+    factors = {"A": torch.ones(2, columns), "B": torch.ones(rows, 2)}
+    save_file({f"unet.{layer}.lora_{k}.weight": v for k, v in factors.items()}, file)
+    return ModelSpec("line", Kind.LORA, Source(path=str(file)), Base.SD15)
+
+
+def test_the_same_set_is_the_same_model(sd15: Any, lora: ModelSpec) -> None:
+    pool, a = ModelPool(CPU), spec("a", sd15.file)
+    once = pool.get(a, frozenset({LoraUse(lora, 0.5)}))
+    assert pool.get(a, frozenset({LoraUse(lora, 0.5)})) is once
+    assert pool.get(a, frozenset({LoraUse(lora, 0.6)})) is not once
+    assert pool.get(a) is not once
+    assert pool.get(a).vae is once.vae
+
+
+def test_memory_is_flat_over_many_changes(sd15: Any, lora: ModelSpec) -> None:
+    """Only as many sets as fit are kept, beside the plain model that all share."""
+    a = spec("a", sd15.file)
+    one_layer = 32 * 32 * 4
+    limit = resident_bytes([sd15.model]) + 3 * one_layer
+    pool = ModelPool(CPU, limit)
+    plain = pool.get(a)
+    alive: weakref.WeakSet[DiffusionModel] = weakref.WeakSet()
+    for number in range(1, 31):
+        alive.add(pool.get(a, frozenset({LoraUse(lora, number / 100)})))
+    gc.collect()
+    assert len(alive) == 3
+    assert pool.resident_bytes == limit
+    assert pool.get(a) is plain
+
+
+def test_a_plain_model_goes_after_those_that_share_with_it(
+    sd15: Any, lora: ModelSpec, loads: list[str]
+) -> None:
+    a, b = spec("a", sd15.file), spec("b", sd15.file)
+    used = frozenset({LoraUse(lora, 1.0)})
+    pool = ModelPool(CPU, limit=2 * resident_bytes([sd15.model]))
+    for wanted in (a, b, a):
+        pool.get(wanted, used)
+    pool.get(a)
+    assert loads == ["a", "b", "a"]
+    assert pool.resident_bytes <= pool.limit

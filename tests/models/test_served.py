@@ -8,13 +8,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from afterdetail import Detailer
 from afterdetail.errors import InvalidInput, WeightsError
+from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.types import RGB
 
 SIDE = 64
 ENTRY = '[[model]]\nname = "{}"\nkind = "{}"\nbase = "{}"\nsizes = ["64x64"]\npath = "{}"\n'
+
+
+def line_lora(model: DiffusionModel, folder: Path) -> Path:
+    """A LoRA of every attention layer of the UNet."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for name, layer in model.unet.named_modules():
+        if name.endswith(("to_q", "to_v")):
+            rows, columns = layer.weight.shape
+            tensors[f"unet.{name}.lora_A.weight"] = torch.randn((4, columns), generator=generator)
+            tensors[f"unet.{name}.lora_B.weight"] = torch.randn((rows, 4), generator=generator)
+    save_file(tensors, folder / "line.safetensors")
+    return folder / "line.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +42,8 @@ def catalogue(sd15: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'sizes = ["64x64"]\n',
         ENTRY.format("mine", "checkpoint", "sd15", sd15.file),
         ENTRY.format("broken", "checkpoint", "sd15", "broken.safetensors"),
+        ENTRY.format("line", "lora", "sd15", line_lora(sd15.model, folder)),
+        ENTRY.format("cut", "lora", "sd15", "broken.safetensors"),
     ]
     file = folder / "models.toml"
     file.write_text("\n".join(entries))
@@ -62,6 +80,30 @@ def test_a_broken_checkpoint_leaves_the_others_served(detailer: Detailer, face: 
     before = repaint(detailer, face)
     with pytest.raises(WeightsError, match="download it again"):
         repaint(detailer, face, checkpoint="broken")
+    assert np.array_equal(repaint(detailer, face), before)
+
+
+def test_loras_leave_no_trace(detailer: Detailer, face: RGB) -> None:
+    plain = repaint(detailer, face, checkpoint="mine")
+    pictures = [
+        repaint(detailer, face, checkpoint="mine", loras={"octoai:line": weight})
+        for weight in (None, 0.5, -1, 0, 1)
+    ]
+    assert len({picture.tobytes() for picture in [plain, *pictures]}) == 4
+    assert np.array_equal(pictures[0], pictures[4])
+    assert np.array_equal(pictures[3], plain)
+    assert np.array_equal(repaint(detailer, face, checkpoint="mine"), plain)
+
+
+@pytest.mark.parametrize("options", [{"loras": {"line": 1}}, {"loras": {"cut": 1}}])
+def test_a_lora_that_does_not_fit_is_refused(
+    detailer: Detailer, face: RGB, options: dict[str, Any]
+) -> None:
+    """The base is of another shape than the checkpoint that the LoRA is of."""
+    before = repaint(detailer, face)
+    with pytest.raises(InvalidInput, match="does not fit this model or is damaged") as caught:
+        repaint(detailer, face, **options)
+    assert (caught.value.code, caught.value.field) == ("adapter_incompatible", "loras")
     assert np.array_equal(repaint(detailer, face), before)
 
 

@@ -11,8 +11,10 @@ import torch
 
 from afterdetail.errors import InvalidInput
 from afterdetail.models.catalogue import ModelSpec
+from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.folder import load_folder
+from afterdetail.models.lora import with_loras
 from afterdetail.models.single_file import load_single_file
 from afterdetail.models.store import locate
 
@@ -47,8 +49,13 @@ def _is_there(kind: str) -> bool:
     return kind == "cpu" or torch.backends.mps.is_available()
 
 
+Key = tuple[ModelSpec, frozenset[LoraUse]]
+
+
 class ModelPool:
     """As many models in memory as fit ``limit``, and at least the one asked for last.
+
+    A model with LoRAs is one of its own, which shares all layers that they leave alone.
 
     A model is read in the thread that first asks for it while others go on; jobs in flight keep
     the model they started with alive, so memory may be above the limit until they are done.
@@ -61,30 +68,47 @@ class ModelPool:
         self.device = device
         self.dtype = torch.float32 if device.type == "cpu" else torch.float16
         self.limit = int(memory_of(device) * SHARE_OF_MEMORY) if limit is None else limit
-        self._models: OrderedDict[ModelSpec, DiffusionModel] = OrderedDict()
+        self._models: OrderedDict[Key, DiffusionModel] = OrderedDict()
         self._lock = threading.Lock()
-        self._turns: dict[ModelSpec, threading.Lock] = {}
+        self._turns: dict[Key, threading.Lock] = {}
 
-    def get(self, spec: ModelSpec) -> DiffusionModel:
-        """The loaded model of a catalogue entry.
+    def get(self, spec: ModelSpec, loras: frozenset[LoraUse] = frozenset()) -> DiffusionModel:
+        """The loaded model of a catalogue entry, with LoRAs applied. The same for the same set.
 
         Raises:
-            ModelUnavailable: its weights are not on this machine.
+            ModelUnavailable: weights are not on this machine.
             WeightsError: they are there but damaged, or of another base.
+            InvalidInput: a LoRA is damaged or does not fit.
         """
-        return self._held(spec, lambda: load_model(spec, self.device, self.dtype))
+        plain = self._held((spec, frozenset()), lambda: load_model(spec, self.device, self.dtype))
+        if not loras:
+            return plain
+        adapted = self._held((spec, loras), lambda: with_loras(plain, loras))
+        with self._lock:  # a plain model goes only after all that share with it
+            if (spec, frozenset()) in self._models:
+                self._models.move_to_end((spec, frozenset()))
+        return adapted
 
-    def _held(self, key: ModelSpec, make: Callable[[], DiffusionModel]) -> DiffusionModel:
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the weights that are kept."""
+        with self._lock:
+            return resident_bytes(self._models.values())
+
+    def _held(self, key: Key, make: Callable[[], DiffusionModel]) -> DiffusionModel:
         """The model of ``key``, made if need be: once, however many ask for it at a time."""
         with self._lock:
             turn = self._turns.setdefault(key, threading.Lock())
-        with turn:
-            model = self._models.get(key) or make()
+        try:
+            with turn:
+                model = self._models.get(key) or make()
+                with self._lock:
+                    self._models[key] = model
+                    self._models.move_to_end(key)
+                    self._shrink()
+        finally:
             with self._lock:
-                self._models[key] = model
-                self._models.move_to_end(key)
                 self._turns.pop(key, None)
-                self._shrink()
         return model
 
     def _shrink(self) -> None:

@@ -39,7 +39,7 @@ class Target:
         with torch.device("meta"):
             network = cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
         wanted = network.state_dict().keys()
-        named = {_todays_name(network, name): tensor for name, tensor in tensors.items()}
+        named = {todays_name(network, name): tensor for name, tensor in tensors.items()}
         own = {
             name: tensor.to(self.device, self.dtype, copy=True)
             for name, tensor in named.items()
@@ -50,8 +50,11 @@ class Target:
         return network.eval().requires_grad_(False)
 
 
-def _todays_name(network: torch.nn.Module, name: str) -> str:
-    """transformers 5.6 took the ``text_model`` level out of one of its CLIP classes."""
+def todays_name(network: torch.nn.Module, name: str) -> str:
+    """The name that a network has today for one of its parts in a file.
+
+    transformers 5.6 took the level ``text_model`` out of one of its CLIP classes.
+    """
     if not hasattr(network, "text_model"):
         name = name.removeprefix("text_model.")
     return re.sub(
