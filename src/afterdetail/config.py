@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from hashlib import sha256
@@ -67,6 +68,12 @@ Ports: TypeAlias = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_words)]
 Tokens: TypeAlias = Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)]
 
 
+def default_state_dir() -> Path:
+    """``$XDG_STATE_HOME/afterdetail``, as the XDG base directory specification has it."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "afterdetail"
+
+
 class Settings(BaseSettings):
     """Every setting of the server. Lists are written with commas."""
 
@@ -105,6 +112,20 @@ class Settings(BaseSettings):
     """Bytes of all bodies that are being read or waiting."""
     requests_per_minute: NonNegativeInt = 0
     """Requests that one token may send in a minute; 0 for any number."""
+
+    safety: Literal["on", "off"] = "off"
+    """`on`: a classifier looks at each repainted crop; a refused one is left as it was."""
+    safety_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """The classifier's score from which a crop is refused."""
+
+    state_dir: Path = Field(default_factory=default_state_dir)
+    """Folder for the jobs and results of the asynchronous form; made when first needed."""
+    async_hours: PositiveFloat = 24
+    """Hours for which such a result is kept."""
+    async_bytes: PositiveInt = 10_000_000_000
+    """Bytes of all such jobs and results; more are refused."""
+    public_url: str = ""
+    """Where clients reach the server, as in `https://example.org`; empty: as they addressed it."""
 
     url_timeout: PositiveFloat = 10
     """Seconds to fetch `init_image_url`, redirects included."""

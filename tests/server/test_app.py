@@ -126,14 +126,6 @@ def test_numbers_that_are_none(client: TestClient, field: str, literal: str) -> 
     assert (problem["loc"], problem["type"]) == (["body", field], "finite_number")
 
 
-@pytest.mark.parametrize("value", ["1", "true"])
-def test_the_asynchronous_form_is_refused_aloud(client: TestClient, body: Body, value: str) -> None:
-    response = client.post("/adetailer", json=body, headers={"X-OctoAI-Async": value})
-    assert response.status_code == 422
-    (problem,) = response.json()["detail"]
-    assert (problem["loc"], problem["type"]) == (["header", "X-OctoAI-Async"], "async_unavailable")
-
-
 @pytest.mark.parametrize("headers", [{"X-OctoAI-Async": "0"}, {"X-OctoAI-Queue-Dispatch": "1"}])
 def test_headers_without_effect(client: TestClient, body: Body, headers: dict[str, str]) -> None:
     assert client.post("/adetailer", json=body, headers=headers).status_code == 200

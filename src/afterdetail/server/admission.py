@@ -103,6 +103,10 @@ class Admission:
         if self.limits.fair and mine and mine >= room - ahead:
             excess = (mine - room + ahead) / 2  # what it takes off its own, it adds to what is left
             raise self._full(max(excess, self._work.value), whose="your share of the queue is full")
+        return self.readmit(client, size)
+
+    def readmit(self, client: str, size: int) -> Permit:
+        """A place for a request that was let in before a restart, whether there is room or not."""
         permit = Permit(client, self._work.value, size)
         self._inside.add(permit)
         return permit

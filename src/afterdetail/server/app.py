@@ -11,15 +11,14 @@ from fastapi import FastAPI, Request, Response
 
 from afterdetail.config import Settings, load_settings
 from afterdetail.schema.openapi import ERRORS, REQUEST_BODY, with_request_schema
-from afterdetail.schema.response import AdetailerResponse, FieldProblem
+from afterdetail.schema.response import AdetailerResponse
 from afterdetail.server import errors
+from afterdetail.server.later import PREFIX, Later, wants_later
 from afterdetail.server.middleware import BearerTokens, RequestIds
 from afterdetail.server.service import Service
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
-
-ASYNC_OFF = frozenset({"", "0", "false"})
 
 
 def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None = None) -> FastAPI:
@@ -32,9 +31,13 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
     settings = settings or load_settings()
     service = Service.of(settings, detailer if isinstance(detailer, Future) else _done(detailer))
 
+    later = Later(service)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await later.resume()
         yield
+        await later.close()
         service.close()
 
     app = FastAPI(
@@ -48,13 +51,13 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
         app.add_middleware(BearerTokens, tokens=tokens)
     app.add_middleware(RequestIds)  # the last one added is the outermost
     errors.install(app)
-    _add_routes(app, service)
+    _add_routes(app, service, later)
     with_request_schema(app, secured=bool(tokens))
     app.state.service = service
     return app
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
+def _add_routes(app: FastAPI, service: Service, later: Later) -> None:
     @app.post(
         "/adetailer",
         response_model=AdetailerResponse,
@@ -63,9 +66,17 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     )
     async def adetailer(request: Request) -> Response:
         """Find the objects of a picture, repaint each one, and send the picture back."""
-        if request.headers.get("x-octoai-async", "").lower() not in ASYNC_OFF:
-            return _async_unavailable()
+        if wants_later(request):
+            return await later.accept(request)
         return await service.answer(request)
+
+    @app.get(PREFIX + "/{response_id}", include_in_schema=False)
+    async def poll(request: Request, response_id: str) -> Response:
+        return await later.state(request, response_id)
+
+    @app.get(PREFIX + "/{response_id}/result", include_in_schema=False)
+    async def result(request: Request, response_id: str) -> Response:
+        return await later.result(request, response_id)
 
     @app.get("/health/live", include_in_schema=False)
     async def live() -> dict[str, str]:
@@ -81,13 +92,3 @@ def _done(value: Any) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_result(value)
     return future
-
-
-def _async_unavailable() -> Response:
-    return errors.unprocessable(
-        FieldProblem(
-            loc=["header", "X-OctoAI-Async"],
-            msg="the asynchronous form is not served yet; send the request without this header",
-            type="async_unavailable",
-        )
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,23 +91,43 @@ class Service:
     async def answer(self, request: Request) -> Response:
         """The whole way of one request."""
         lifetime = Lifetime(time.monotonic() + self.settings.request_timeout)
-        self.ready()
-        size = check_headers(request, max_bytes=self.settings.max_body_bytes)
-        permit = self.admission.admit(client_of(request), size)
-        try:
-            incoming = await self._receive(request, permit)
-        except BaseException:
-            self.admission.release(permit)
-            raise
+        incoming, _, permit = await self.receive(request)
         return await self._while_connected(
             request, self.start(incoming, permit, lifetime), lifetime
         )
 
+    async def receive(self, request: Request) -> tuple[Incoming, bytes, Permit]:
+        """Let a request in and read it: what it says, its body, and its permit."""
+        self.ready()
+        settings = self.settings
+        size = check_headers(request, max_bytes=settings.max_body_bytes)
+        permit = self.admission.admit(client_of(request), size)
+        try:
+            body = await read_body(
+                request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
+            )
+            permit.size = len(body)
+            incoming = await in_thread(self.parser, partial(parse_request, body))
+        except BaseException:
+            self.admission.release(permit)
+            raise
+        self.admission.know(permit, incoming.request)
+        return incoming, body, permit
+
     def start(
-        self, incoming: Incoming, permit: Permit, lifetime: Lifetime
+        self,
+        incoming: Incoming,
+        permit: Permit,
+        lifetime: Lifetime,
+        begun: Callable[[], Awaitable[None]] | None = None,
     ) -> asyncio.Task[Response]:
-        """Begin the work of a request that was let in. The permit is given back at its end."""
-        task = asyncio.create_task(self._work(incoming, permit, lifetime))
+        """Begin the work of a request that was let in. The permit is given back at its end.
+
+        Args:
+            lifetime: without a deadline it is given one when the work's turn has come.
+            begun: awaited at that moment.
+        """
+        task = asyncio.create_task(self._work(incoming, permit, lifetime, begun))
         self.tasks.add(task)
         task.add_done_callback(lambda _: self.admission.release(permit))
         task.add_done_callback(self._forget)
@@ -117,16 +137,6 @@ class Service:
         self.tasks.discard(task)
         if not task.cancelled():
             task.exception()  # seen: where nobody waits any more, nobody needs to hear of it
-
-    async def _receive(self, request: Request, permit: Permit) -> Incoming:
-        settings = self.settings
-        body = await read_body(
-            request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
-        )
-        permit.size = len(body)
-        incoming = await in_thread(self.parser, partial(parse_request, body))
-        self.admission.know(permit, incoming.request)
-        return incoming
 
     async def _while_connected(
         self, request: Request, work: asyncio.Task[Response], lifetime: Lifetime
@@ -148,13 +158,23 @@ class Service:
                 lifetime.end()
                 work.cancel()
 
-    async def _work(self, incoming: Incoming, permit: Permit, lifetime: Lifetime) -> Response:
+    async def _work(
+        self,
+        incoming: Incoming,
+        permit: Permit,
+        lifetime: Lifetime,
+        begun: Callable[[], Awaitable[None]] | None,
+    ) -> Response:
         """Fetch, wait for a turn, detail. Cancelled, it ends when its thread has ended."""
         data = incoming.picture
         if data is None:
             data = await self.fetcher.fetch(incoming.request.init_image_url or "")
         async with self.turns.turn(permit.client):
             permit.at_work = True
+            if begun:
+                await begun()
+            if lifetime.deadline is None:
+                lifetime.deadline = time.monotonic() + self.settings.request_timeout
             work = partial(self._detail, incoming, data, lifetime)
             result, response = await in_thread(self.workers, work, lifetime)
         self.admission.learn(result.num_objects_detected)

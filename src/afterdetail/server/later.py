@@ -1,0 +1,145 @@
+"""The asynchronous form: a job is accepted at once, asked after, and its result fetched later.
+
+As the hosted service had it (``X-OctoAI-Async: 1``): a failed job is ``completed`` too, and its
+``response_url`` answers the status and body that the synchronous form would have had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import cached_property, partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from afterdetail.config import Settings
+from afterdetail.errors import Aborted, AfterdetailError
+from afterdetail.lifetime import Lifetime
+from afterdetail.schema.translate import Incoming, parse_request
+from afterdetail.server import errors
+from afterdetail.server.admission import Permit
+from afterdetail.server.responses import Answer, Responses, State
+from afterdetail.server.service import Service, client_of
+
+log = logging.getLogger("afterdetail.server")
+
+SYNCHRONOUS = frozenset({"", "0", "false"})
+KEPT_HEADERS = ("content-type", "retry-after", "x-ignored-fields", "x-objects-failed")
+PREFIX = "/adetailer/responses"
+
+
+def wants_later(request: Request) -> bool:
+    """Whether the client asks for the asynchronous form."""
+    return request.headers.get("x-octoai-async", "").lower() not in SYNCHRONOUS
+
+
+class Later:
+    """Runs accepted jobs through the service and keeps their results."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._running: dict[asyncio.Task[None], Lifetime] = {}
+
+    @cached_property
+    def store(self) -> Responses:
+        """Opened when first needed: a server that is never asked leaves no files."""
+        settings = self.service.settings
+        return Responses(
+            settings.state_dir,
+            max_bytes=settings.async_bytes,
+            seconds=settings.async_hours * 3600,
+        )
+
+    async def accept(self, request: Request) -> Response:
+        """Keep a request that is in order, begin its work, and tell where to ask after it."""
+        incoming, body, permit = await self.service.receive(request)
+        try:
+            client = client_of(request)
+            number = await asyncio.to_thread(lambda: self.store.add(client, body))
+        except BaseException:
+            self.service.admission.release(permit)
+            raise
+        self._start(number, incoming, permit)
+        poll_url = f"{_base(request, self.service.settings)}{PREFIX}/{number}"
+        return JSONResponse({"response_id": number, "poll_url": poll_url})
+
+    async def state(self, request: Request, number: str) -> Response:
+        """How far a job is, and where its result is once it has one."""
+        state = await asyncio.to_thread(lambda: self.store.state(number, client_of(request)))
+        url = f"{_base(request, self.service.settings)}{PREFIX}/{number}"
+        told = {"response_id": number, "status": state.value, "poll_url": url}
+        if state is State.COMPLETED:
+            told["response_url"] = f"{url}/result"
+        return JSONResponse(told)
+
+    async def result(self, request: Request, number: str) -> Response:
+        """What the synchronous form would have answered."""
+        answer = await asyncio.to_thread(lambda: self.store.answer(number, client_of(request)))
+        return Response(answer.body, answer.status, dict(answer.headers))
+
+    async def resume(self) -> None:
+        """Begin again what an earlier process accepted and did not finish."""
+        if not (self.service.settings.state_dir / "responses.sqlite").exists():
+            return
+        for job in await asyncio.to_thread(lambda: self.store.unfinished()):
+            permit = self.service.admission.readmit(job.client, len(job.body))
+            try:
+                incoming = await asyncio.to_thread(partial(parse_request, job.body))
+            except AfterdetailError as error:  # it was in order before an upgrade
+                self.service.admission.release(permit)
+                self.store.finish(job.id, _answer(errors.answer(_scope(job.id), error)))
+            else:
+                self._start(job.id, incoming, permit)
+
+    async def close(self) -> None:
+        """Stop what is running; it is unfinished then, and for the next process to run."""
+        for lifetime in self._running.values():
+            lifetime.end()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if "store" in self.__dict__:
+            self.store.close()
+
+    def _start(self, number: str, incoming: Incoming, permit: Permit) -> None:
+        lifetime = Lifetime()  # its time begins with its turn
+        task = asyncio.create_task(self._run(number, incoming, permit, lifetime))
+        self._running[task] = lifetime
+        task.add_done_callback(self._running.pop)
+
+    async def _run(
+        self, number: str, incoming: Incoming, permit: Permit, lifetime: Lifetime
+    ) -> None:
+        work = self.service.start(
+            incoming, permit, lifetime, begun=partial(asyncio.to_thread, self.store.start, number)
+        )
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(work.cancel)
+
+        lifetime.on_end(stop)
+        try:
+            response = await work
+        except (Aborted, asyncio.CancelledError):
+            return
+        except AfterdetailError as error:
+            response = errors.answer(_scope(number), error)
+        except Exception:
+            log.exception("request %s: unforeseen", number)
+            response = errors.internal_error(_scope(number))
+        await asyncio.to_thread(self.store.finish, number, _answer(response))
+
+
+def _scope(number: str) -> Scope:
+    """Errors of a job are told under its own id."""
+    return {"type": "http", "state": {"request_id": number}}
+
+
+def _answer(response: Response) -> Answer:
+    headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    return Answer(response.status_code, headers, bytes(response.body))
+
+
+def _base(request: Request, settings: Settings) -> str:
+    return (settings.public_url or str(request.base_url)).rstrip("/")

@@ -1,0 +1,130 @@
+"""The asynchronous form, as the vendor's own client used it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from afterdetail.config import Settings, parse_tokens
+from afterdetail.server.app import create_app
+
+if TYPE_CHECKING:
+    from afterdetail.pipeline import Detailer
+
+Body = dict[str, object]
+
+LATER = {"X-OctoAI-Async": "1"}
+ANNA = {"Authorization": "Bearer 12345678"}
+BERT = {"Authorization": "Bearer abcdefgh"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        state_dir=tmp_path / "state", tokens=parse_tokens("anna:12345678,bert:abcdefgh")
+    )
+
+
+def accepted(client: TestClient, body: Body) -> str:
+    response = client.post("/adetailer", json=body, headers=ANNA | LATER)
+    assert response.status_code == 200
+    told = response.json()
+    assert told.keys() == {"response_id", "poll_url"}
+    assert told["poll_url"].endswith(told["response_id"])
+    return str(told["poll_url"])
+
+
+def completed(client: TestClient, poll_url: str, seconds: float = 60) -> Any:
+    """Ask until it is completed, and fetch what it came to."""
+    end = time.monotonic() + seconds
+    seen: list[str] = []
+    while time.monotonic() < end:
+        told = client.get(poll_url, headers=ANNA).json()
+        seen.append(told["status"])
+        if told["status"] == "completed":
+            assert set(seen) <= {"pending", "running", "completed"}
+            return client.get(told["response_url"], headers=ANNA)
+        assert "response_url" not in told
+        time.sleep(0.02)
+    raise TimeoutError(f"not completed: {seen[-1]}")
+
+
+def test_it_gives_what_the_synchronous_form_gives(
+    detailer: Detailer, body: Body, settings: Settings
+) -> None:
+    odd = body | {"width": 5}
+    with TestClient(create_app(detailer, settings)) as client:
+        later = completed(client, accepted(client, odd))
+        at_once = client.post("/adetailer", json=odd, headers=ANNA)
+    assert later.status_code == at_once.status_code == 200
+    assert later.json() == at_once.json()
+    for header in ("Content-Type", "X-Ignored-Fields"):
+        assert later.headers[header] == at_once.headers[header]
+
+
+def test_a_failure_is_completed_and_answers_as_it_would_have(
+    detailer: Detailer, body: Body, settings: Settings
+) -> None:
+    with TestClient(create_app(detailer, settings)) as client:
+        later = completed(client, accepted(client, body | {"checkpoint": "nosuch"}))
+        at_once = client.post("/adetailer", json=body | {"checkpoint": "nosuch"}, headers=ANNA)
+    assert later.status_code == at_once.status_code == 422
+    assert later.json() == at_once.json()
+
+
+def test_what_is_wrong_at_sight_is_not_accepted(
+    detailer: Detailer, body: Body, settings: Settings
+) -> None:
+    with TestClient(create_app(detailer, settings)) as client:
+        response = client.post("/adetailer", json=body | {"steps": 0}, headers=ANNA | LATER)
+    assert response.status_code == 422
+    assert not settings.state_dir.exists()
+
+
+def test_ids_belong_to_the_token_that_made_them(
+    detailer: Detailer, body: Body, settings: Settings
+) -> None:
+    with TestClient(create_app(detailer, settings)) as client:
+        poll_url = accepted(client, body)
+        completed(client, poll_url)
+        for path in (poll_url, f"{poll_url}/result", "/adetailer/responses/nosuch"):
+            response = client.get(path, headers=BERT)
+            assert (response.status_code, response.json()["code"]) == (404, "not_found")
+            assert client.get(path).status_code == 401
+
+
+def test_results_expire(detailer: Detailer, body: Body, settings: Settings) -> None:
+    brief = settings.model_copy(update={"async_hours": 0.5 / 3600})
+    with TestClient(create_app(detailer, brief)) as client:
+        poll_url = accepted(client, body)
+        completed(client, poll_url)
+        time.sleep(0.6)
+        for path in (poll_url, f"{poll_url}/result"):
+            response = client.get(path, headers=ANNA)
+            assert (response.status_code, response.json()["code"]) == (410, "expired")
+
+
+def test_what_a_restart_interrupts_runs_again(
+    detailer: Detailer, body: Body, settings: Settings
+) -> None:
+    slow = body | {"steps": 40, "strength": 1}
+    with TestClient(create_app(detailer, settings)) as client:
+        poll_url = accepted(client, slow)
+        while client.get(poll_url, headers=ANNA).json()["status"] != "running":
+            time.sleep(0.01)
+    with TestClient(create_app(detailer, settings)) as client:
+        assert completed(client, poll_url).json()["num_objects_inpainted"] == 1
+
+
+def test_the_address_is_the_one_that_is_set(
+    detailer: Detailer, body: Body, settings: Settings
+) -> None:
+    public = settings.model_copy(update={"public_url": "https://example.org/images/"})
+    with TestClient(create_app(detailer, public)) as client:
+        poll_url = accepted(client, body)
+        completed(client, poll_url.replace("https://example.org/images", ""))
+    assert poll_url.startswith("https://example.org/images/adetailer/responses/")
