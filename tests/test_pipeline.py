@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from afterdetail.types import RGB, Picture
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 ASTRONAUT = PHOTOS / "skimage_astronaut.png"
-QUICK: dict[str, object] = {"steps": 2, "strength": 0.5, "seed": 7}
+QUICK: dict[str, Any] = {"steps": 2, "strength": 0.5, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_inpaint_repaints_under_the_callers_mask(detailer: Detailer) -> None:
     ids=["empty", "other-size", "option-about-finding"],
 )
 def test_a_wrong_mask_is_refused(
-    detailer: Detailer, mask: RGB, options: dict[str, object], field: str
+    detailer: Detailer, mask: RGB, options: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
         detailer.inpaint(ASTRONAUT, mask, **QUICK, **options)
@@ -177,7 +178,7 @@ def test_a_wrong_mask_is_refused(
 def test_what_cannot_be_done_is_refused_with_or_without_a_face(
     detailer: Detailer,
     photo: str,
-    options: dict[str, object],
+    options: dict[str, Any],
     error: type[InvalidInput],
     field: str,
 ) -> None:
@@ -200,7 +201,7 @@ def test_detect_needs_no_diffusion_model() -> None:
     ],
     ids=["several", "tiles"],
 )
-def test_an_object_found_twice_counts_once(detailer: Detailer, how: dict[str, object]) -> None:
+def test_an_object_found_twice_counts_once(detailer: Detailer, how: dict[str, Any]) -> None:
     result = detailer.detail(ASTRONAUT, **QUICK, **how)
     assert result.num_objects_inpainted == result.num_objects_detected == 1
 
@@ -254,7 +255,7 @@ def test_what_the_safety_checker_refuses_stays_as_it_was(
     detailer: Detailer,
     monkeypatch: pytest.MonkeyPatch,
     refused: tuple[int, ...],
-    options: dict[str, object],
+    options: dict[str, Any],
     outcomes: str,
     counts: tuple[int, int, int],
     withheld: bool,
