@@ -94,10 +94,24 @@ def test_raw_heads_are_those_of_ultralytics(
         ours = getattr(heads, name)
         assert (ours is not None) == (name in raw)
         if ours is not None:
-            np.testing.assert_allclose(ours[0][:, raw["cells"]].T, raw[name], atol=1e-3)
+            np.testing.assert_allclose(ours[:, raw["cells"]].T, raw[name], atol=1e-3)
     if heads.prototypes is not None:
-        ours = heads.prototypes[0][:, ::40, ::40].flatten()
+        ours = heads.prototypes[:, ::40, ::40].flatten()
         np.testing.assert_allclose(ours, raw["prototypes"], atol=1e-3)
+
+
+@pytest.mark.parametrize("confidence", [0.001, 0.2, 0.5, 0.9])
+def test_cells_left_out_change_nothing(
+    confidence: float, network: Callable[[str], TorchNetwork], photo: Photo
+) -> None:
+    rgb = picture(photo, "whole")
+    letterboxed = Letterbox.fit((rgb.shape[1], rgb.shape[0])).apply(rgb)
+    every, some = (network("n3-seg")(letterboxed, at) for at in (0.0, confidence))
+    rows = np.flatnonzero(every.scores.max(1) > confidence)
+    assert 0 < len(rows) < len(every.scores)
+    for name in ("boxes", "scores", "coefficients"):
+        expected, ours = getattr(every, name)[rows], getattr(some, name)
+        np.testing.assert_allclose(ours[some.scores.max(1) > confidence], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", GOLDEN["pictures"])

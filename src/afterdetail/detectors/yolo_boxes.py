@@ -40,7 +40,7 @@ class Predictions:
     coefficients: Floats | None
     """(N, prototypes): the share of each prototype in the candidate's mask."""
     prototypes: Floats | None
-    """(prototypes, H / 4, W / 4)."""
+    """(prototypes, H / 4, W / 4); None also where N is 0."""
 
 
 @dataclass(frozen=True, slots=True)

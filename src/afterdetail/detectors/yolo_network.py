@@ -7,6 +7,7 @@ and head are read off the weights. Each convolution has its batch norm folded in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,18 +24,26 @@ PYRAMID = (15, 18, 21)
 """The layers whose outputs the head reads."""
 
 
+HALO = 2
+"""Cells that a branch of the head looks beyond its own: two 3x3 convolutions."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawHeads:
-    """What the head's convolutions give, before any activation; A cells over all levels."""
+    """What the head's convolutions give for N cells, before any activation; level by level."""
 
     boxes: Tensor
-    """(B, 4 * bins, A): distribution of the distances left, top, right, bottom."""
+    """(4 * bins, N): distribution of the distances left, top, right, bottom."""
     scores: Tensor
-    """(B, classes, A): logits."""
+    """(classes, N): logits."""
     coefficients: Tensor | None
-    """(B, prototypes, A), of segmentation networks."""
+    """(prototypes, N), of segmentation networks."""
+    centres: Tensor
+    """(2, N): x and y of each cell's centre, in cells."""
+    strides: Tensor
+    """(N,): pixels to a cell."""
     prototypes: Tensor | None
-    """(B, prototypes, H / 4, W / 4), of segmentation networks."""
+    """(prototypes, H / 4, W / 4), of segmentation networks where there are cells."""
 
 
 class Weights:
@@ -82,9 +91,26 @@ def fold_batch_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def _conv2d(weights: Weights, name: str, stride: int = 1) -> nn.Conv2d:
+class Pointwise(nn.Module):
+    """A 1x1 convolution as a matrix product: with channels last there is nothing to copy.
+
+    PyTorch's own would gather and scatter the channels when it runs on one thread.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.flatten(1))
+        self.bias = nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+def _conv2d(weights: Weights, name: str, stride: int = 1) -> nn.Module:
     weight, bias = weights.take(f"{name}.weight"), weights.take(f"{name}.bias")
     outputs, inputs, size, _ = weight.shape
+    if size == 1:
+        return Pointwise(weight, bias)
     conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, device="meta")
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
     return conv
@@ -180,6 +206,8 @@ class Prototypes(nn.Module):
 
 
 class Head(nn.Module):
+    """Scores every cell, and the rest only where a score may count."""
+
     def __init__(self, weights: Weights, name: str) -> None:
         super().__init__()
         self.cv2 = _branches(weights, f"{name}.cv2")
@@ -190,18 +218,42 @@ class Head(nn.Module):
             self.cv4 = _branches(weights, f"{name}.cv4")
             self.proto = Prototypes(weights, f"{name}.proto")
 
-    def forward(self, levels: list[Tensor]) -> RawHeads:
+    def forward(self, levels: list[Tensor], logit: float) -> RawHeads:
+        parts = [self._level(number, level, logit) for number, level in enumerate(levels)]
+        boxes, scores, coefficients, centres, strides = (
+            torch.cat(part, -1) for part in zip(*parts, strict=True)
+        )
+        masks = self.segments and strides.numel() > 0
         return RawHeads(
-            boxes=_joined(self.cv2, levels),
-            scores=_joined(self.cv3, levels),
-            coefficients=_joined(self.cv4, levels) if self.segments else None,
-            prototypes=self.proto(levels[0]) if self.segments else None,
+            boxes,
+            scores,
+            coefficients if self.segments else None,
+            centres,
+            strides,
+            prototypes=self.proto(levels[0])[0] if masks else None,
+        )
+
+    def _level(self, number: int, level: Tensor, logit: float) -> tuple[Tensor, ...]:
+        """Boxes, scores, coefficients, centres and strides of one level's cells above a logit."""
+        scores = self.cv3[number](level)[0]
+        rows, columns = (scores.amax(0) > logit).nonzero(as_tuple=True)
+        return (
+            _at(self.cv2[number], level, rows, columns),
+            scores[:, rows, columns],
+            _at(self.cv4[number], level, rows, columns) if self.segments else level.new_empty(0),
+            torch.stack((columns, rows)) + 0.5,
+            torch.full_like(rows, STRIDES[number]),
         )
 
 
-def _joined(branches: nn.ModuleList, levels: list[Tensor]) -> Tensor:
-    maps = [branch(level) for branch, level in zip(branches, levels, strict=True)]
-    return torch.cat([m.flatten(2) for m in maps], 2)
+def _at(branch: nn.Module, level: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """A branch's outputs (channels, N) at N cells, run on no more than the window around them."""
+    if not rows.numel():
+        return level.new_empty(branch.get_parameter("2.weight").shape[0], 0)
+    top, left = max(int(rows.min()) - HALO, 0), max(int(columns.min()) - HALO, 0)
+    bottom, right = int(rows.max()) + HALO + 1, int(columns.max()) + HALO + 1
+    window: Tensor = branch(level[:, :, top:bottom, left:right])
+    return window[0][:, rows - top, columns - left]
 
 
 class YoloNetwork(nn.Module):
@@ -247,8 +299,11 @@ class YoloNetwork(nn.Module):
             x = self.model[str(i)](x)
         return x
 
-    def forward(self, x: Tensor) -> RawHeads:
-        """RGB pictures (B, 3, H, W), 0..1, sides multiples of 32."""
+    def forward(self, x: Tensor, logit: float = -math.inf) -> RawHeads:
+        """The cells of a picture that score above a logit in any class.
+
+        ``x`` is one RGB picture (1, 3, H, W), 0..1, sides multiples of 32.
+        """
         p3 = self._run(x, 0, 1, 2, 3, 4)
         p4 = self._run(p3, 5, 6)
         p5 = self._run(p4, 7, 8, 9)
@@ -256,7 +311,7 @@ class YoloNetwork(nn.Module):
         out3 = self._run(_upsampled_onto(n4, p3), 15)
         out4 = self._run(torch.cat((self._run(out3, 16), n4), 1), 18)
         out5 = self._run(torch.cat((self._run(out4, 19), p5), 1), 21)
-        heads: RawHeads = self._head([out3, out4, out5])
+        heads: RawHeads = self._head([out3, out4, out5], logit)
         return heads
 
 
@@ -264,26 +319,14 @@ def _upsampled_onto(coarse: Tensor, fine: Tensor) -> Tensor:
     return torch.cat((F.interpolate(coarse, scale_factor=2.0, mode="nearest"), fine), 1)
 
 
-def decode_boxes(raw: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
-    """Boxes (4, A) in pixels of the network's input: centre x, centre y, width, height.
+def decode_boxes(heads: RawHeads) -> Tensor:
+    """Boxes (4, N) in pixels of the network's input: centre x, centre y, width, height.
 
-    ``raw`` is (4 * bins, A): logits of the distances from a cell's centre to the four sides, in
-    cells, whose expectation is the distance (Distribution Focal Loss, arXiv:2006.04388).
-    ``centres`` and ``strides`` are those of :func:`cells`, of the same A.
+    The distances from a cell's centre to the four sides, in cells, are the expectations of the
+    distributions (Distribution Focal Loss, arXiv:2006.04388).
     """
-    bins = raw.shape[0] // 4
-    numbers = torch.arange(bins, dtype=raw.dtype, device=raw.device)
-    distances = (raw.view(4, bins, -1).softmax(1) * numbers[:, None]).sum(1)
-    near, far = centres - distances[:2], centres + distances[2:]
-    return torch.cat(((near + far) / 2, far - near)) * strides
-
-
-def cells(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The centre (2, A) of every cell, in cells, x then y, and its stride (A), level by level."""
-    centres, strides = [], []
-    for stride in STRIDES:
-        rows, columns = height // stride, width // stride
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        centres.append(torch.stack((x.flatten(), y.flatten())) + 0.5)
-        strides.append(torch.full((rows * columns,), float(stride)))
-    return torch.cat(centres, 1), torch.cat(strides)
+    bins = heads.boxes.shape[0] // 4
+    numbers = torch.arange(bins, dtype=heads.boxes.dtype)
+    distances = (heads.boxes.view(4, bins, -1).softmax(1) * numbers[:, None]).sum(1)
+    near, far = heads.centres - distances[:2], heads.centres + distances[2:]
+    return torch.cat(((near + far) / 2, far - near)) * heads.strides

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from afterdetail.detectors.yolo_boxes import Floats, Predictions, corners
-from afterdetail.detectors.yolo_network import cells, decode_boxes
+from afterdetail.detectors.yolo_boxes import Predictions, corners
+from afterdetail.detectors.yolo_network import decode_boxes
 from afterdetail.detectors.yolo_weights import load_network
 from afterdetail.types import RGB, Size
 
@@ -36,16 +35,14 @@ class TorchNetwork:
     @torch.inference_mode()
     def __call__(self, picture: RGB, confidence: float) -> Predictions:
         """See :class:`~afterdetail.detectors.yolo.Network`."""
-        heads = self.network(to_batch(picture))
-        logits = heads.scores[0]
-        rows = (logits.amax(0) > _logit(confidence) - LOGIT_MARGIN).nonzero()[:, 0]
-        centres, strides = _cells(*picture.shape[:2])
-        boxes = decode_boxes(heads.boxes[0][:, rows], centres[:, rows], strides[rows])
+        heads = self.network(to_batch(picture), _logit(confidence) - LOGIT_MARGIN)
+        masks = heads.coefficients, heads.prototypes
+        coefficients, prototypes = (None if one is None else one.numpy() for one in masks)
         return Predictions(
-            boxes=corners(boxes.T.numpy()),
-            scores=logits[:, rows].sigmoid().T.numpy(),
-            coefficients=None if heads.coefficients is None else _rows(heads.coefficients, rows),
-            prototypes=None if heads.prototypes is None else heads.prototypes[0].numpy(),
+            boxes=corners(decode_boxes(heads).T.numpy()),
+            scores=heads.scores.sigmoid().T.numpy(),
+            coefficients=None if coefficients is None else coefficients.T,
+            prototypes=prototypes,
         )
 
 
@@ -54,17 +51,7 @@ def to_batch(picture: RGB) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float().div_(255)
 
 
-def _rows(coefficients: Tensor, rows: Tensor) -> Floats:
-    chosen: Floats = coefficients[0][:, rows].T.numpy()
-    return chosen
-
-
 def _logit(probability: float) -> float:
     if probability <= 0:
         return -math.inf
     return math.inf if probability >= 1 else math.log(probability / (1 - probability))
-
-
-@lru_cache(maxsize=64)
-def _cells(height: int, width: int) -> tuple[Tensor, Tensor]:
-    return cells(height, width)
