@@ -35,6 +35,8 @@ class DiffusionModel:
     dtype: torch.dtype
     text_encoder_2: CLIPTextModelWithProjection | None = None
     tokenizer_2: CLIPTokenizer | None = None
+    clip_skip: int = 0
+    """Layers of the text encoders left out at their end; other tools' "clip skip 2" is 1 here."""
 
     @cached_property
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -60,6 +62,11 @@ class DiffusionModel:
     def takes_mask(self) -> bool:
         """Whether mask and masked latents go in as channels (made for inpainting: 9 in all)."""
         return int(self.unet.config.in_channels) > self.latent_channels
+
+    @property
+    def is_refiner(self) -> bool:
+        """SDXL's second stage: told the picture's beauty instead of its size."""
+        return self.text_encoder is None
 
     @cached_property
     def scaling_factor(self) -> float:

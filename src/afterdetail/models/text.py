@@ -1,0 +1,175 @@
+"""Prompts to what a UNet is told of them, for SD 1.x, SDXL and its refiner.
+
+SD 1.x reads the last layer of one CLIP encoder. SDXL (Podell et al. 2023) reads the last layer but
+one of two encoders side by side, and is told the whole text's vector and some numbers besides: the
+sizes of the picture and where it was cropped, or, the refiner, how beautiful it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.prompts.weights import parse
+from afterdetail.prompts.windows import Window, windows
+
+Windows = tuple[Window, ...]
+
+AESTHETIC_SCORES = (2.5, 6.0)
+"""Of the negative prompt's row and the prompt's: diffusers' defaults for the refiner."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """One text: ``tokens`` float32 ``(1, 77 * windows, D)``; of SDXL ``pooled`` ``(1, P)`` too."""
+
+    tokens: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """The rows of a job: the prompt's, behind the negative one's if it is guided.
+
+    ``tokens`` is float32 ``(rows, tokens, D)``; ``added`` float32 ``(rows, P + N)``: of SDXL the
+    text's vector and N numbers, else None.
+    """
+
+    tokens: torch.Tensor
+    added: torch.Tensor | None = None
+
+
+def prompt_windows(model: DiffusionModel, prompt: str) -> Windows:
+    """The 77-token windows of a weighted prompt, at least one."""
+    return windows(parse(prompt), _tokenizer(model))
+
+
+def _tokenizer(model: DiffusionModel) -> Any:
+    """They differ in nothing but what fills a window up."""
+    return model.tokenizer or model.tokenizer_2
+
+
+def encode_windows(model: DiffusionModel, texts: Sequence[Windows]) -> list[Embedded]:
+    """Several texts in one forward of each text encoder, the windows of a text side by side."""
+    flat = [window for text in texts for window in text]
+    lengths = [len(text) for text in texts]
+    hidden, vectors = _encoded(model, flat)
+    tokens = torch.split(hidden, lengths)
+    # A text's vector is that of its first window.
+    pooled = [None] * len(texts) if vectors is None else torch.split(vectors, lengths)
+    return [
+        Embedded(_weighted(part, text), None if vector is None else vector[:1])
+        for part, text, vector in zip(tokens, texts, pooled, strict=True)
+    ]
+
+
+def _encoded(
+    model: DiffusionModel, flat: Sequence[Window]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if model.text_encoder_2 is None:
+        return _sd15_tokens(model, flat), None
+    return _sdxl_tokens(model, flat)
+
+
+def _sd15_tokens(model: DiffusionModel, flat: Sequence[Window]) -> torch.Tensor:
+    encoder: Any = model.text_encoder
+    encoded = encoder(
+        _ids(flat, model, model.tokenizer), attention_mask=None, output_hidden_states=True
+    )
+    if not model.clip_skip:
+        last: torch.Tensor = encoded[0].float()
+        return last
+    body = getattr(encoder, "text_model", encoder)
+    skipped: torch.Tensor = body.final_layer_norm(encoded.hidden_states[-1 - model.clip_skip])
+    return skipped.float()
+
+
+def _sdxl_tokens(
+    model: DiffusionModel, flat: Sequence[Window]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of both encoders side by side, and the vectors that the second makes."""
+    parts: list[torch.Tensor] = []
+    ids = _ids(flat, model, _tokenizer(model))
+    layer = -2 - model.clip_skip
+    if model.text_encoder is not None:
+        first: Any = model.text_encoder
+        parts.append(first(ids, output_hidden_states=True).hidden_states[layer])
+        ids = _ids(flat, model, model.tokenizer_2)
+    second: Any = model.text_encoder_2
+    encoded = second(ids, output_hidden_states=True)
+    parts.append(encoded.hidden_states[layer])
+    return torch.cat(parts, dim=-1).float(), encoded.text_embeds.float()
+
+
+def _ids(flat: Sequence[Window], model: DiffusionModel, tokenizer: Any) -> torch.Tensor:
+    """int64 ``(windows, 77)``, filled up after the end of the text as ``tokenizer`` does it."""
+    ids = torch.tensor([window.ids for window in flat], device=model.device)
+    ends = (ids == tokenizer.eos_token_id).int()
+    return ids.masked_fill(ends.cumsum(dim=1) > ends, tokenizer.pad_token_id)
+
+
+def _weighted(hidden: torch.Tensor, text: Windows) -> torch.Tensor:
+    """Each token times its weight, then the whole rescaled to the mean it had."""
+    joined = hidden.reshape(1, -1, hidden.shape[-1])
+    weights = torch.tensor([w for window in text for w in window.weights], device=hidden.device)
+    if bool((weights == 1).all()):
+        return joined
+    scaled = joined * weights[None, :, None]
+    mean = scaled.mean()
+    return scaled * (joined.mean() / mean) if abs(float(mean)) > 1e-8 else scaled
+
+
+def condition(
+    model: DiffusionModel,
+    texts: Sequence[Embedded],
+    height: int,
+    width: int,
+    *,
+    blank_negative: bool,
+) -> Conditioning:
+    """Put the rows of a job together.
+
+    Args:
+        texts: the prompt, behind the negative prompt if the job is guided.
+        height: pixels of what is denoised, like ``width``.
+        blank_negative: the negative prompt is empty: SDXL was trained with zeros in its place.
+    """
+    if model.text_encoder_2 is None:
+        return Conditioning(torch.cat([text.tokens for text in texts]))
+    if blank_negative and len(texts) > 1 and not model.is_refiner:
+        texts = [_zeros(texts[0]), *texts[1:]]
+    rows = [
+        _added(model, text, height, width, index, len(texts)) for index, text in enumerate(texts)
+    ]
+    return Conditioning(torch.cat([text.tokens for text in texts]), torch.cat(rows))
+
+
+def _zeros(text: Embedded) -> Embedded:
+    assert text.pooled is not None
+    return Embedded(torch.zeros_like(text.tokens), torch.zeros_like(text.pooled))
+
+
+def _added(
+    model: DiffusionModel, text: Embedded, height: int, width: int, index: int, rows: int
+) -> torch.Tensor:
+    """float32 ``(1, P + N)``: the picture was not cropped, and is as large as it is painted."""
+    assert text.pooled is not None
+    score = AESTHETIC_SCORES[len(AESTHETIC_SCORES) - rows + index]
+    last = [score] if model.is_refiner else [height, width]
+    numbers = torch.tensor([[height, width, 0, 0, *last]], dtype=torch.float32)
+    return torch.cat([text.pooled, numbers.to(text.pooled.device)], dim=1)
+
+
+def added_arguments(model: DiffusionModel, added: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """What diffusers' UNet calls ``added_cond_kwargs``; its numbers stay float32."""
+    if added is None:
+        return {}
+    numbers = 5 if model.is_refiner else 6
+    return {
+        "text_embeds": added[:, :-numbers].to(model.device, model.dtype),
+        "time_ids": added[:, -numbers:].to(model.device),
+    }

@@ -1,0 +1,127 @@
+"""Text for each kind of model against diffusers' pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
+
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.text import (
+    Embedded,
+    added_arguments,
+    condition,
+    encode_windows,
+    prompt_windows,
+)
+
+Make = Callable[[str], DiffusionModel]
+
+
+def pipeline(model: DiffusionModel) -> Any:
+    common = {"vae": model.vae, "unet": model.unet, "text_encoder": model.text_encoder}
+    common |= {"tokenizer": model.tokenizer}
+    scheduler = DDIMScheduler.from_config(dict(model.scheduler_config))
+    if model.text_encoder_2 is None:
+        return StableDiffusionPipeline(
+            **common,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    second = {"text_encoder_2": model.text_encoder_2, "tokenizer_2": model.tokenizer_2}
+    cls = StableDiffusionXLImg2ImgPipeline if model.is_refiner else StableDiffusionXLPipeline
+    return cls(**common, **second, scheduler=scheduler)
+
+
+@torch.inference_mode()
+def encode(model: DiffusionModel, *prompts: str) -> list[Embedded]:
+    return encode_windows(model, [prompt_windows(model, prompt) for prompt in prompts])
+
+
+@pytest.mark.parametrize(
+    ("kind", "skip"), [("sd15", 0), ("sdxl", 0), ("sdxl", 1), ("refiner", 0), ("refiner", 1)]
+)
+@pytest.mark.parametrize("prompt", ["", "a portrait of a cat, 4k"])
+@torch.inference_mode()
+def test_plain_text_is_encoded_as_the_pipelines_do(
+    make: Make, kind: str, skip: int, prompt: str
+) -> None:
+    model = replace(make(kind), clip_skip=skip)
+    found = encode(model, "another", prompt)[1]
+    expected = pipeline(model).encode_prompt(
+        prompt,
+        device=model.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+        clip_skip=skip or None,
+    )
+    assert torch.allclose(found.tokens, expected[0], atol=1e-5)
+    if kind == "sd15":
+        assert found.pooled is None
+    else:
+        assert found.pooled is not None
+        assert torch.allclose(found.pooled, expected[2], atol=1e-5)
+
+
+def test_skipping_a_layer_is_having_one_less(make: Make) -> None:
+    """diffusers' pipeline cannot skip layers of today's transformers' class."""
+    model = make("sd15")
+    skipped = encode(replace(model, clip_skip=1), "a cat")[0]
+    assert model.text_encoder is not None
+    del model.text_encoder.encoder.layers[-1]
+    assert torch.allclose(skipped.tokens, encode(model, "a cat")[0].tokens, atol=1e-6)
+
+
+def test_long_text_keeps_the_vector_of_its_first_window(make: Make) -> None:
+    first, long = encode(make("sdxl"), "cat " * 75, "cat " * 75 + "dog")
+    assert (first.tokens.shape[1], long.tokens.shape[1]) == (77, 154)
+    assert first.pooled is not None and long.pooled is not None
+    assert torch.allclose(long.pooled, first.pooled, atol=1e-5)
+
+
+def test_weights_change_tokens_and_not_the_vector(make: Make) -> None:
+    plain, weighted = encode(make("sdxl"), "a cat", "a (cat:1.5)")
+    assert not torch.allclose(plain.tokens, weighted.tokens, atol=1e-3)
+    assert torch.allclose(plain.tokens.mean(), weighted.tokens.mean(), atol=1e-5)
+    assert plain.pooled is not None and weighted.pooled is not None
+    assert torch.allclose(plain.pooled, weighted.pooled, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "guided", "numbers"),
+    [
+        ("sdxl", False, [[96, 64, 0, 0, 96, 64]]),
+        ("sdxl", True, [[96, 64, 0, 0, 96, 64]] * 2),
+        ("refiner", False, [[96, 64, 0, 0, 6]]),
+        ("refiner", True, [[96, 64, 0, 0, 2.5], [96, 64, 0, 0, 6]]),
+    ],
+)
+def test_sizes_and_scores(make: Make, kind: str, guided: bool, numbers: list[list[float]]) -> None:
+    model = make(kind)
+    texts = encode(model, *["bad", "good"][not guided :])
+    told = condition(model, texts, 96, 64, blank_negative=False)
+    arguments = added_arguments(model, told.added)
+    assert torch.equal(arguments["time_ids"], torch.tensor(numbers, dtype=torch.float32))
+    pooled = torch.cat([text.pooled for text in texts if text.pooled is not None])
+    assert torch.equal(arguments["text_embeds"], pooled)
+
+
+@pytest.mark.parametrize(("kind", "zeros"), [("sd15", False), ("sdxl", True), ("refiner", False)])
+def test_no_negative_prompt_is_zeros_where_the_model_was_trained_so(
+    make: Make, kind: str, zeros: bool
+) -> None:
+    model = make(kind)
+    told = condition(model, encode(model, "", "a cat"), 64, 64, blank_negative=True)
+    assert bool((told.tokens[0] == 0).all()) == zeros
+    assert bool(told.tokens[1].any())
