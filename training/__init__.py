@@ -1,11 +1,13 @@
-"""Trains the embedded models on rendered portraits. Needs torch, numpy, pillow and diffusers.
+"""Trains the embedded model on rendered portraits. Needs torch, numpy, pillow and diffusers.
 
     python -m training.crops PORTRAITS        cuts sharp and degraded crops into arrays
     python -m training.autoencoder            pictures to latents and back
-    python -m training.latents                the crops as latents, so that the next step reads them
+    python -m training.evaluate               its gate, on held-out crops: pass it before going on
     python -m training.denoiser               text encoder and UNet
-    python -m training.evaluate               the gates on held-out portraits
     python -m training.export FOLDER          the diffusers layout, fp16
+    python -m benchmarks.quality              what the exported model does to faces
 
-All of it lies in ``build/training``; every command is seeded and goes on where it was stopped.
+All of it lies in ``build/training``. Every command is seeded; the training ones go on where they
+were stopped, and with ``python -m torch.distributed.run --nproc-per-node 2 -m training.denoiser``
+several processes share a batch.
 """

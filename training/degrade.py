@@ -45,12 +45,14 @@ def smear(rgb: RGB, reach: float, rng: np.random.Generator) -> RGB:
 def double(rgb: RGB, reach: float, rng: np.random.Generator) -> RGB:
     """Blends the picture with itself, shifted by ``reach`` pixels in a random direction."""
     angle, share = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.5)
-    shift = (1, 0, reach * np.cos(angle), 0, 1, reach * np.sin(angle))
-    picture = Image.fromarray(rgb)
-    ghost = picture.transform(
-        picture.size, Image.Transform.AFFINE, shift, resample=Image.Resampling.BILINEAR
+    margin = int(np.ceil(reach))
+    height, width = rgb.shape[:2]
+    wide = Image.fromarray(np.pad(rgb, ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
+    shift = (1, 0, margin + reach * np.cos(angle), 0, 1, margin + reach * np.sin(angle))
+    ghost = wide.transform(
+        (width, height), Image.Transform.AFFINE, shift, resample=Image.Resampling.BILINEAR
     )
-    return np.asarray(Image.blend(picture, ghost, share))
+    return np.asarray(Image.blend(Image.fromarray(rgb), ghost, share))
 
 
 def shrink(rgb: RGB, factor: float, rng: np.random.Generator) -> RGB:
@@ -77,8 +79,8 @@ def _jpeg(picture: Image.Image, quality: int) -> RGB:
 
 def _field(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     coarse = Image.fromarray(rng.normal(size=(8, 8)).astype(np.float32))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
 
 
 def _as_rgb(values: npt.NDArray[np.floating]) -> RGB:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)

@@ -1,0 +1,105 @@
+"""The UNet's batches, loss and steps, and what is written in the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import Tensor, nn
+from training.autoencoder import CHECKPOINT
+from training.denoiser import Batch, Batches, Denoiser, DenoiserLoss, new_scheduler
+from training.export import export
+from training.loop import Plan, Run
+
+from training import denoiser
+
+
+def _batch(count: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    face = torch.zeros(count, 1, 32, 32)
+    face[..., 8:24, 8:24] = 1
+    sharp, soft = (torch.randn(count, 8, 32, 32, generator=generator) for _ in range(2))
+    return Batch(sharp, soft, face, torch.zeros(count, 77, dtype=torch.long))
+
+
+class Oracle(nn.Module):
+    """Knows the sharp picture."""
+
+    def __init__(self, sharp: Tensor) -> None:
+        super().__init__()
+        self.sharp = sharp
+        self.alphas = new_scheduler().alphas_cumprod
+
+    def forward(self, noised: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+        assert tokens.shape[1] == 77
+        alpha = self.alphas[steps][:, None, None, None]
+        noise: Tensor = (noised - alpha.sqrt() * self.sharp) / (1 - alpha).sqrt()
+        return noise
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_only_the_sharp_picture_has_no_loss(seed: int) -> None:
+    batch = _batch(8)
+    generator = torch.Generator().manual_seed(seed)
+    assert float(DenoiserLoss(Oracle(batch.sharp))(batch, generator)) < 1e-4
+    assert float(DenoiserLoss(Oracle(batch.soft))(batch, generator)) > 0.1
+
+
+def test_ddim_walks_through_the_mixtures_that_are_trained_on() -> None:
+    """At the noise level r, the share r / r0 of the error is left."""
+    batch, scheduler = _batch(1), new_scheduler()
+    scheduler.set_timesteps(20)
+    steps = scheduler.timesteps[-8:]
+    alphas = scheduler.alphas_cumprod
+    noise = torch.randn(batch.sharp.shape, generator=torch.Generator().manual_seed(3))
+    latents = scheduler.add_noise(batch.soft, noise, steps[:1])
+    oracle = Oracle(batch.sharp)
+    for step in steps[:5]:
+        predicted = oracle(latents, step[None], batch.tokens)
+        latents = scheduler.step(predicted, step, latents).prev_sample
+    ratio = (1 / alphas - 1).sqrt()
+    left = ratio[steps[5]] / ratio[steps[0]]
+    mixed = batch.sharp + left * (batch.soft - batch.sharp)
+    expected = scheduler.add_noise(mixed, noise, steps[5:6])
+    torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def batches(crops: Path, linear: AutoencoderKL, monkeypatch: pytest.MonkeyPatch) -> Batches:
+    monkeypatch.setattr(denoiser, "load_autoencoder", lambda: linear)
+    return Batches(crops, size=4)
+
+
+def test_batches_follow_their_generator(batches: Batches) -> None:
+    first, second = (batches.draw(torch.Generator().manual_seed(1)) for _ in range(2))
+    assert first.sharp.shape == first.soft.shape == (4, 8, 32, 32)
+    assert first.tokens.shape == (4, 77)
+    assert 0.1 < float(first.face.mean()) < 0.9
+    torch.testing.assert_close(first.soft, second.soft)
+    assert not torch.equal(first.soft, first.sharp)
+
+
+def test_training_lowers_the_loss_and_is_exported_to_diffusers(
+    batches: Batches, linear: AutoencoderKL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = Denoiser(vocabulary=736, latents=8)
+    loss = DenoiserLoss(model)
+    seen: list[float] = []
+
+    def observed(generator: torch.Generator) -> Tensor:
+        value = loss(batches.draw(generator), generator)
+        seen.append(value.item())
+        return value
+
+    monkeypatch.chdir(tmp_path)
+    Run(model, Plan(10, 1e-3, warmup=1), denoiser.CHECKPOINT, seed=0).train(observed)
+    assert sum(seen[-3:]) < sum(seen[:3])
+    torch.save({"average": linear.state_dict()}, CHECKPOINT)
+    export(tmp_path / "model")
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels == 8
+    files = (tmp_path / "model").rglob("*.safetensors")
+    assert sum(file.stat().st_size for file in files) <= 16 * 2**20

@@ -1,0 +1,106 @@
+"""Cuts crops around the faces, sharp and degraded, as the after-detailer's regions are cut.
+
+    python -m training.crops PORTRAITS [--per-portrait 2] [--seed 0]
+
+Writes ``{train,held}-{sharp,soft}.npy`` (uint8 ``(N, 128, 128, 3)``) and ``{train,held}.jsonl``
+(one record per crop: seed, caption, face box in the crop) to ``build/training/crops``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from PIL import Image
+from tqdm import tqdm
+
+from afterdetail.types import RGB, Box
+from training.degrade import degrade
+from training.portraits import Portrait, read_portraits
+
+SIZE = 128
+CROPS = Path("build/training/crops")
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A sharp crop, its degraded twin, and the face's box in pixels of both."""
+
+    sharp: RGB
+    soft: RGB
+    face: Box
+
+
+def cut(portrait: Portrait, rng: np.random.Generator) -> Crop:
+    """A square of 1.15 to 2.2 faces somewhere around the face, scaled to 128 x 128."""
+    rgb = portrait.read()
+    square = _square(portrait.box, rgb.shape[0], rng)
+    soft = degrade(rgb, portrait.box.height, rng)
+    return Crop(_resize(rgb, square), _resize(soft, square), _inside(portrait.box, square))
+
+
+def pack(
+    portraits: Sequence[Portrait], name: str, folder: Path, per_portrait: int, seed: int
+) -> None:
+    """Writes the crops of ``portraits``; the same seed gives the same arrays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(portraits) * per_portrait, SIZE, SIZE, 3)
+    arrays = [
+        open_memmap(folder / f"{name}-{kind}.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for kind in ("sharp", "soft")
+    ]
+    with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as records:
+        for index in tqdm(range(shape[0]), desc=name, mininterval=2):
+            portrait = portraits[index % len(portraits)]
+            rng = np.random.default_rng((seed, portrait.seed, index // len(portraits)))
+            crop = cut(portrait, rng)
+            arrays[0][index], arrays[1][index] = crop.sharp, crop.soft
+            record = {"seed": portrait.seed, "caption": portrait.caption, "face": asdict(crop.face)}
+            records.write(json.dumps(record) + "\n")
+
+
+def _square(face: Box, extent: int, rng: np.random.Generator) -> Box:
+    side = min(extent, max(face.width, face.height) * rng.uniform(1.15, 2.2))
+    slack = max(0.0, side - max(face.width, face.height)) / 4
+    left = (face.x0 + face.x1 - side) / 2 + rng.uniform(-slack, slack)
+    top = (face.y0 + face.y1 - side) / 2 + rng.uniform(-slack, slack)
+    left, top = (min(max(edge, 0.0), extent - side) for edge in (left, top))
+    return Box(left, top, left + side, top + side)
+
+
+def _resize(rgb: RGB, square: Box) -> RGB:
+    box = (square.x0, square.y0, square.x1, square.y1)
+    picture = Image.fromarray(rgb).resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=box)
+    return np.asarray(picture)
+
+
+def _inside(face: Box, square: Box) -> Box:
+    scale = SIZE / square.width
+    moved = Box(
+        (face.x0 - square.x0) * scale,
+        (face.y0 - square.y0) * scale,
+        (face.x1 - square.x0) * scale,
+        (face.y1 - square.y0) * scale,
+    )
+    return moved.clipped((SIZE, SIZE))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
+    parser.add_argument("--per-portrait", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    portraits = read_portraits(given.portraits)
+    for name, held in (("held", True), ("train", False)):
+        chosen = [portrait for portrait in portraits if portrait.held_out == held]
+        pack(chosen, name, CROPS, 1 if held else given.per_portrait, given.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Trains the text encoder and the UNet to make degraded faces sharp, and to paint described ones.
+
+    python -m training.denoiser [--initial FOLDER] [--steps 4000]
+    python -m torch.distributed.run --nproc-per-node 2 -m training.denoiser
+
+Epsilon prediction on the betas of SD1.5. A quarter of each batch is plain diffusion of sharp
+crops. The rest is what an after-detailer meets: the noised latent comes from the degraded face,
+the target leads to the sharp one. ``--initial`` takes a UNet and a text encoder to begin with, as
+far as their tensors fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from training.autoencoder import as_tensor, load_autoencoder, recolour
+from training.crops import CROPS, SIZE
+from training.linear_code import linear_encoder
+from training.loop import Plan, Run, join_workers
+
+CHECKPOINT = Path("build/training/denoiser.pt")
+TOKENIZER = Path(str(files("afterdetail"))) / "models" / "tiny" / "tokenizer"
+
+RESTORED = 0.75
+"""Share of each batch that begins at the degraded face."""
+
+WITHOUT_CAPTION = 0.25
+"""Share of captions left out. More than the usual tenth: the default prompt is the empty one."""
+
+
+def new_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+class Denoiser(nn.Module):
+    """The UNet and its text encoder, trained together."""
+
+    def __init__(self, vocabulary: int, latents: int) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocabulary,
+                hidden_size=64,
+                intermediate_size=192,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                projection_dim=64,
+                bos_token_id=vocabulary - 2,
+                eos_token_id=vocabulary - 1,
+                pad_token_id=vocabulary - 1,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=32,
+            in_channels=latents,
+            out_channels=latents,
+            block_out_channels=(48, 96, 128),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=16,
+            cross_attention_dim=64,
+            attention_head_dim=4,
+        )
+
+    def forward(self, noised: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+        """Noised latents ``(B, C, h, w)``, timesteps ``(B,)``, token ids ``(B, 77)``: the noise."""
+        words = self.text_encoder(tokens)[0]
+        noise: Tensor = self.unet(noised, steps, words).sample
+        return noise
+
+
+def load_denoiser(checkpoint: Path = CHECKPOINT) -> Denoiser:
+    """The averaged weights of a run."""
+    weights = torch.load(checkpoint, weights_only=True)["average"]
+    vocabulary = weights["text_encoder.embeddings.token_embedding.weight"].shape[0]
+    model = Denoiser(vocabulary, latents=weights["unet.conv_in.weight"].shape[1])
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+@torch.no_grad()
+def start_from(model: nn.Module, folder: Path) -> None:
+    """Copies every tensor of a model in the diffusers layout that has the same name and shape."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    found = {f"unet.{name}": value for name, value in unet.state_dict().items()}
+    found |= {f"text_encoder.{name}": value for name, value in text.state_dict().items()}
+    for name, value in model.state_dict().items():
+        if name in found and found[name].shape == value.shape:
+            value.copy_(found[name])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Latents ``(B, C, h, w)``; ``face`` ``(B, 1, h, w)`` is 1 inside the face's box."""
+
+    sharp: Tensor
+    soft: Tensor
+    face: Tensor
+    tokens: Tensor
+
+
+class Batches:
+    """Crops as latents, mirrored and recoloured at random, with their captions as tokens."""
+
+    def __init__(self, folder: Path, size: int, name: str = "train") -> None:
+        self.sharp = np.load(folder / f"{name}-sharp.npy", mmap_mode="r")
+        self.soft = np.load(folder / f"{name}-soft.npy", mmap_mode="r")
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        self.faces = [record["face"] for record in records]
+        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+        captions = [record["caption"] for record in records]
+        self.tokens = tokenizer(
+            [*captions, ""], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        self.encode = linear_encoder(load_autoencoder())
+        self.size = size
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        chosen = torch.randint(len(self.sharp), (self.size,), generator=generator)
+        mirrored = torch.rand(self.size, generator=generator) < 0.5
+        silent = torch.rand(self.size, generator=generator) < WITHOUT_CAPTION
+        pairs = [self._pair(int(index), generator) for index in chosen]
+        sharp, soft = (torch.stack(kind) for kind in zip(*pairs, strict=True))
+        faces = torch.stack([self._face(int(index)) for index in chosen])
+        sharp, soft, faces = (
+            torch.where(mirrored[:, None, None, None], part.flip(-1), part)
+            for part in (sharp, soft, faces)
+        )
+        rows = torch.where(silent, torch.full_like(chosen, -1), chosen)
+        return Batch(self.encode(sharp), self.encode(soft), faces, self.tokens[rows])
+
+    def _pair(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Both in the same other colours, now and then: captions name hair and skin."""
+        sharp, soft = (as_tensor(kind[index][None])[0] for kind in (self.sharp, self.soft))
+        if float(torch.rand((), generator=generator)) < 0.8:
+            return sharp, soft
+        both = recolour(torch.cat([sharp, soft], 1), generator)
+        return both[:, :SIZE], both[:, SIZE:]
+
+    def _face(self, index: int) -> Tensor:
+        face, inside = self.faces[index], torch.zeros(1, SIZE // 4, SIZE // 4)
+        x0, y0, x1, y1 = (round(face[edge] / 4) for edge in ("x0", "y0", "x1", "y1"))
+        inside[:, y0:y1, x0:x1] = 1
+        return inside
+
+
+class DenoiserLoss:
+    """Squared error of the predicted noise.
+
+    A repaint begins at a noise level r0 = sigma / alpha with the degraded latent, and DDIM carries
+    its error along: at the level r, the share r / r0 of it is left. Those are the mixtures trained
+    on, so that the target, noise + (soft - sharp) / r0, stays bounded; its loss is weighted so that
+    no r0 outweighs the others.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        alphas = new_scheduler().alphas_cumprod
+        self.model, self.alpha, self.sigma = model, alphas.sqrt(), (1 - alphas).sqrt()
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        count, rest = len(batch.sharp), round(RESTORED * len(batch.sharp))
+        begin = torch.randint(100, 1000, (count,), generator=generator)
+        share = torch.rand(count, generator=generator)
+        steps = (share * begin).long()
+        steps[rest:] = (share[rest:] * 1000).long()
+        noise = torch.randn(batch.sharp.shape, generator=generator)
+        alpha, sigma = (levels[steps][:, None, None, None] for levels in (self.alpha, self.sigma))
+        first = (self.sigma / self.alpha)[begin][:, None, None, None]
+        error = batch.soft - batch.sharp
+        error[rest:] = 0
+        inside, counted = self._regions(batch, rest, generator)
+        left = torch.where(inside > 0, sigma / alpha / first, (1 - counted).expand_as(inside))
+        noised = alpha * (batch.sharp + left * error) + sigma * noise
+        target = noise + inside * error / first
+        squared = (self.model(noised, steps, batch.tokens) - target).square()
+        weight = torch.where(inside * error != 0, first**2 / (1 + first**2), torch.ones(()))
+        loss: Tensor = (weight * squared * counted).sum() / (counted.sum() * squared.shape[1])
+        return loss
+
+    @staticmethod
+    def _regions(batch: Batch, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Where the error fades, and where the loss counts.
+
+        Around a third of the degraded faces the picture is sharp, around another third it stays as
+        degraded as it was (the loss does not count there: the engine puts the picture back).
+        """
+        kind = torch.randint(3, (len(batch.face), 1, 1, 1), generator=generator)
+        inside = torch.where(kind == 0, torch.ones_like(batch.face), batch.face)
+        counted = torch.where(kind == 2, batch.face, torch.ones_like(batch.face))
+        counted[rest:] = 1
+        return inside, counted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--initial", type=Path, help="model in the diffusers layout")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=16, help="crops per worker")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(given.seed)
+    join_workers()
+    batches = Batches(CROPS, given.batch)
+    vocabulary = int(batches.tokens.max()) + 1
+    model = Denoiser(vocabulary, latents=8)
+    if given.initial is not None:
+        start_from(model, given.initial)
+    plan = Plan(given.steps, given.rate, average=0.995, save_every=50)
+    run = Run(model, plan, CHECKPOINT, given.seed)
+    loss = DenoiserLoss(model)
+    run.train(lambda generator: loss(batches.draw(generator), generator))
+
+
+if __name__ == "__main__":
+    main()
