@@ -64,7 +64,8 @@ class Running:
     ``sampler`` is a diffusers scheduler of this job alone: it keeps the history of its steps.
     ``known`` are the latents of the clean picture, which the unmasked part is drawn back to;
     ``None`` for a model that takes the mask as channels. ``channels`` are those extra channels.
-    ``embeddings`` holds the prompt's row, behind the negative prompt's if the job is guided.
+    ``embeddings`` holds the prompt's row, behind the negative prompt's if the job is guided;
+    ``added`` the rest of those rows' conditioning, of SDXL only.
     """
 
     job: Job
@@ -77,6 +78,7 @@ class Running:
     known: torch.Tensor | None
     channels: torch.Tensor | None
     embeddings: torch.Tensor
+    added: torch.Tensor | None = None
     index: int = 0
 
     @property
