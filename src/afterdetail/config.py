@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -124,6 +125,14 @@ class Settings(BaseSettings):
     """Hours for which such a result is kept."""
     async_bytes: PositiveInt = 10_000_000_000
     """Bytes of all such jobs and results; more are refused."""
+    hung_after: NonNegativeFloat = 0
+    """Seconds of one engine step after which `/health/live` says 503; 0: 8 on a GPU, and 300 on a
+    processor, where a full batch is slow."""
+    metrics_token: Annotated[str, Field(repr=False)] = ""
+    """Token for `/metrics`; without it they answer to this machine only."""
+    log_format: Literal["text", "json"] = "text"
+    """How the log is written, to standard error."""
+
     public_url: str = ""
     """Where clients reach the server, as in `https://example.org`; empty: as they addressed it."""
 

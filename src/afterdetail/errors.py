@@ -17,6 +17,7 @@
     ├── OutOfMemory            503
     ├── Loading                503  not ready yet, or draining
     ├── EngineStopped          503  its thread has died or hangs; only a restart helps
+    │   └── DeviceLost         503  the device takes no more work from this process
     └── WeightsError           503  a weights file is missing, damaged or not what it should be
 
 ``str(error)`` is one line for the person who can mend it: what was given, what is allowed, what to
@@ -133,6 +134,10 @@ class Loading(AfterdetailError):
 
 class EngineStopped(AfterdetailError):
     status, code = 503, "engine_stopped"
+
+
+class DeviceLost(EngineStopped):
+    code = "device_lost"
 
 
 class WeightsError(AfterdetailError):

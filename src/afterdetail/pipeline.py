@@ -9,6 +9,7 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import torch
 
 from afterdetail import masks
 from afterdetail.detectors.base import Detector
@@ -96,6 +97,11 @@ class Detailer:
     def close(self) -> None:
         """Let the jobs in flight finish and end the engine's thread."""
         self._engine.close()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self._pool.device
 
     @property
     def engine(self) -> EngineService:

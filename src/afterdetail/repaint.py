@@ -16,6 +16,7 @@ from afterdetail.errors import (
     Aborted,
     AfterdetailError,
     DeadlineExceeded,
+    EngineStopped,
     InpaintFailed,
     OutOfMemory,
 )
@@ -203,7 +204,7 @@ class Brush:
 def _outcome(ticket: Ticket) -> RGB | AfterdetailError:
     try:
         return ticket.result()
-    except (DeadlineExceeded, Aborted):
+    except (DeadlineExceeded, Aborted, EngineStopped):
         raise  # the whole request's, not this object's
     except AfterdetailError as error:
         return error

@@ -10,9 +10,10 @@ import pytest
 
 from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job
+from afterdetail.engine.scheduler import Scheduler
 from afterdetail.engine.service import EngineService
 from afterdetail.engine.stats import EngineStats
-from afterdetail.errors import Aborted, DeadlineExceeded, InpaintFailed, Loading
+from afterdetail.errors import Aborted, DeadlineExceeded, EngineStopped, Loading
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.types import RGB, Gray
 
@@ -62,7 +63,11 @@ def test_the_numbers_of_its_work(service: EngineService, job: Job) -> None:
     with pytest.raises(DeadlineExceeded):
         failing.result()
     stats = service.stats
-    assert (stats.rows, stats.forwards, stats.capacity) == (job.row_steps, 2, 32)
+    assert (stats.rows, stats.forwards, stats.capacity) == (
+        job.row_steps,
+        2,
+        2 * Scheduler().row_limit,
+    )
     assert (stats.jobs_done, stats.jobs_failed, stats.jobs, stats.backlog) == (1, 1, 0, 0)
     assert stats.busy_seconds > 0
 
@@ -112,8 +117,8 @@ class DyingEngine(Engine):
 def test_nobody_waits_for_ever_for_an_engine_that_died(job: Job) -> None:
     service = EngineService(DyingEngine())
     ticket = service.add(job)
-    with pytest.raises(InpaintFailed):
+    with pytest.raises(EngineStopped):
         ticket.result()
     wait_for(lambda: not service.alive)
-    with pytest.raises(Loading):
+    with pytest.raises(EngineStopped):
         service.add(job)

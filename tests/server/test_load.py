@@ -58,7 +58,7 @@ class Running:
     def empty(self) -> bool:
         """Whether nothing of any request is left."""
         service = self.service
-        engine = service.ready().engine.stats
+        engine = service.loaded().engine.stats
         return not (service.admission.requests or service.tasks or engine.jobs)
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def wait_for(url: str, status: int, seconds: float = 60) -> None:
                 return
         time.sleep(0.05)
     raise TimeoutError(f"{url} did not answer {status}")
+
+
+def wait_for_line(url: str, line: str, seconds: float = 30) -> None:
+    """Ask until the page has this line."""
+    end = time.monotonic() + seconds
+    while line not in httpx.get(url).text.splitlines():
+        assert time.monotonic() < end, f"{url} has no line {line!r}"
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -79,7 +88,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_a_life(tmp_path: Path, body: dict[str, object]) -> None:
-    """Starts, says what it runs, is loading, is ready, answers, and ends when it is told to."""
+    """Starts, says what it runs, is loading, is ready, answers; told to end, it refuses what is
+    new, finishes what is under way, and ends well (row 33).
+    """
     number, log = free_port(), tmp_path / "log"
     here = f"http://127.0.0.1:{number}"
     with running(number, log) as process:
@@ -90,11 +101,41 @@ def test_a_life(tmp_path: Path, body: dict[str, object]) -> None:
         answer = httpx.post(f"{here}/adetailer", json=body, timeout=30)
         assert answer.status_code == 200
         assert answer.json()["num_objects_inpainted"] == 1
-        process.send_signal(signal.SIGTERM)
+        with ThreadPoolExecutor(1) as pool:
+            slow = body | {"steps": 60, "strength": 1}
+            working = pool.submit(httpx.post, f"{here}/adetailer", json=slow, timeout=60)
+            wait_for_line(f"{here}/metrics", "afterdetail_engine_jobs 1.0")
+            process.send_signal(signal.SIGTERM)
+            wait_for(f"{here}/health/ready", 503, seconds=5)
+            assert httpx.post(f"{here}/adetailer", json=body).json()["code"] == "loading"
+            assert not working.done()
+            assert working.result().status_code == 200
         assert process.wait(20) == 0
     text = log.read_text()
     assert "sd15 by 'tiny'" in text
     assert "Traceback" not in text
+
+
+def test_row_28_a_server_whose_device_is_lost_says_so_and_ends(
+    tmp_path: Path, body: dict[str, object]
+) -> None:
+    """Whoever supervises it starts another."""
+    number, log = free_port(), tmp_path / "log"
+    here = f"http://127.0.0.1:{number}"
+    command = [sys.executable, str(Path(__file__).with_name("faults.py")), str(number)]
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            [*command, "device-lost"], env=environment(), stdout=out, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            wait_for(f"{here}/health/ready", 200)
+            answer = httpx.post(f"{here}/adetailer", json=body, timeout=30)
+            assert (answer.status_code, answer.json()["code"]) == (503, "device_lost")
+            assert process.wait(20) > 0
+        finally:
+            process.kill()
 
 
 def test_a_client_of_the_hosted_endpoint(server: Server, body: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ from typing import Self
 from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job, Progress
 from afterdetail.engine.stats import EngineStats
-from afterdetail.errors import Aborted, InpaintFailed, Loading
+from afterdetail.errors import Aborted, DeviceLost, EngineStopped, Loading
 from afterdetail.types import RGB
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class EngineService:
         self._busy_seconds = 0.0
         self._done = 0
         self._failed = 0
+        self._failure: EngineStopped | None = None
         self._thread = threading.Thread(target=self._run, name="afterdetail-engine", daemon=True)
         self._thread.start()
 
@@ -104,6 +105,11 @@ class EngineService:
         return self._thread.is_alive()
 
     @property
+    def failure(self) -> EngineStopped | None:
+        """Why the thread ended, if not by :meth:`close`."""
+        return self._failure
+
+    @property
     def seconds_since_tick(self) -> float:
         """How long the tick at hand has been running; 0 while there is nothing to do."""
         return time.monotonic() - self._last_tick if self._tickets else 0.0
@@ -125,6 +131,8 @@ class EngineService:
 
     def _post(self, command: Callable[[], None]) -> None:
         with self._wake:
+            if self._failure:
+                raise self._failure.with_traceback(None)  # or each raise would add to it
             if self._closing or not self._thread.is_alive():
                 raise Loading("the engine is shutting down; send the request again later")
             self._inbox.append(command)
@@ -134,8 +142,10 @@ class EngineService:
         try:
             while self._collect():
                 self._tick()
-        except Exception as error:
+        except BaseException as error:
             log.critical("the engine's thread ended", exc_info=error)
+            told = EngineStopped("the engine stopped; the log has the cause")
+            self._failure = error if isinstance(error, DeviceLost) else told
         finally:
             self._abandon()
 
@@ -144,6 +154,7 @@ class EngineService:
         with self._wake:
             self._wake.wait_for(lambda: self._inbox or self._closing or not self._engine.idle)
             commands, self._inbox = self._inbox, []
+        self._last_tick = time.monotonic()
         for command in commands:
             command()
         return not (self._closing and self._engine.idle)
@@ -179,8 +190,9 @@ class EngineService:
             commands, self._inbox = self._inbox, []
         for command in commands:  # jobs posted since the last tick would wait for ever too
             command()
+        stopped = self._failure or EngineStopped("the engine stopped")
         for ticket in self._tickets.values():
-            ticket.settle(InpaintFailed("the engine stopped; the log has the cause"))
+            ticket.settle(stopped)
         self._tickets.clear()
 
 

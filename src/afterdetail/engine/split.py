@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from afterdetail.errors import AfterdetailError, InpaintFailed, OutOfMemory
+from afterdetail.errors import AfterdetailError, DeviceLost, InpaintFailed, OutOfMemory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,12 +31,17 @@ def run_split(
 
     Returns:
         For each item, in order, its result or its error.
+
+    Raises:
+        DeviceLost: nothing will run any more in this process.
     """
     if not items:
         return []
     try:
         return list(run(items))
     except Exception as error:
+        if is_device_lost(error):
+            raise DeviceLost("the device failed and takes no more work; start again") from error
         if is_out_of_memory(error):
             on_out_of_memory(items)
             if torch.cuda.is_available():
@@ -53,9 +58,20 @@ def run_split(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. The CPU allocator has no exception class of its own."""
+    """Whether memory ran out. Not every allocator has an exception class of its own."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError)
+        and any(text in str(error) for text in ("can't allocate memory", "error: out of memory"))
+    )
+
+
+def is_device_lost(error: Exception) -> bool:
+    """Whether every later call of this process will fail too, as after an illegal address in a
+    CUDA kernel. The asynchronous launch of the next kernel may be what reports it."""
+    sticky = getattr(torch, "AcceleratorError", ())
+    return not is_out_of_memory(error) and (
+        isinstance(error, sticky)
+        or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
     )
 
 

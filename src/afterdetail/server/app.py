@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from afterdetail.config import Settings, load_settings
 from afterdetail.schema.openapi import ERRORS, REQUEST_BODY, with_request_schema
 from afterdetail.schema.response import AdetailerResponse
 from afterdetail.server import errors
 from afterdetail.server.later import PREFIX, Later, wants_later
-from afterdetail.server.middleware import BearerTokens, RequestIds
+from afterdetail.server.metrics import may_read
+from afterdetail.server.middleware import Accounts, BearerTokens, RequestIds
 from afterdetail.server.service import Service
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
     tokens = settings.all_tokens()
     if tokens:
         app.add_middleware(BearerTokens, tokens=tokens)
-    app.add_middleware(RequestIds)  # the last one added is the outermost
+    app.add_middleware(RequestIds)
+    app.add_middleware(Accounts, metrics=service.metrics)  # the last one added is the outermost
     errors.install(app)
     _add_routes(app, service, later)
     with_request_schema(app, secured=bool(tokens))
@@ -80,12 +83,19 @@ def _add_routes(app: FastAPI, service: Service, later: Later) -> None:
 
     @app.get("/health/live", include_in_schema=False)
     async def live() -> dict[str, str]:
+        service.check_live()
         return {"status": "live"}
 
     @app.get("/health/ready", include_in_schema=False)
     async def ready() -> dict[str, str]:
-        service.ready()
+        service.check_ready()
         return {"status": "ready"}
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        if not may_read(request.scope, service.settings.metrics_token):
+            return errors.unauthorized(request.scope)
+        return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _done(value: Any) -> Future[Any]:

@@ -16,7 +16,7 @@ from afterdetail.schema.translate import RequestInvalid
 
 log = logging.getLogger("afterdetail.server")
 
-RETRY_AFTER = {"loading": 5, "out_of_memory": 5}
+RETRY_AFTER = {"loading": 5, "out_of_memory": 5, "engine_stopped": 30, "device_lost": 30}
 """Seconds after which the same request is worth another try, by code."""
 CUT_OFF = frozenset({"body_too_large", "upload_too_slow", "queue_full", "rate_limited"})
 """Answered while the body is still arriving: the rest of it is not read."""
@@ -33,8 +33,16 @@ def problem(
     scope: Scope, status: int, code: str, detail: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """The body of every error that is not a 422."""
+    scope.setdefault("state", {})["outcome"] = code
     body = Problem(detail=detail, code=code, request_id=request_id(scope))
     return JSONResponse(body.model_dump(), status, headers)
+
+
+def unauthorized(scope: Scope) -> JSONResponse:
+    return problem(
+        scope, 401, "unauthorized", "send a valid token as 'Authorization: Bearer TOKEN'",
+        {"WWW-Authenticate": "Bearer"},
+    )  # fmt: skip
 
 
 def unprocessable(*problems: FieldProblem) -> JSONResponse:
@@ -50,6 +58,8 @@ def internal_error(scope: Scope) -> JSONResponse:
 
 def answer(scope: Scope, error: AfterdetailError) -> Response:
     """The response to an error raised on purpose."""
+    if isinstance(error, InvalidInput):
+        scope.setdefault("state", {})["outcome"] = "invalid"
     if isinstance(error, RequestInvalid):
         return unprocessable(*error.problems)
     if isinstance(error, InvalidInput):

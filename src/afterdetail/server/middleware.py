@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,10 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afterdetail.config import Token
 from afterdetail.server.auth import client_of
-from afterdetail.server.errors import internal_error, problem
+from afterdetail.server.errors import internal_error, unauthorized
+from afterdetail.server.logs import FIELDS
+from afterdetail.server.metrics import Metrics
 
 log = logging.getLogger("afterdetail.server")
 
+access = logging.getLogger("afterdetail.access")
+
+QUIET = ("/health/", "/metrics")
+"""Asked every few seconds by machines."""
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -49,23 +56,62 @@ class RequestIds:
             await internal_error(scope)(scope, receive, send_with_id)
 
 
+class Accounts:
+    """Count and log each request when it is over. Outermost: it sees what clients see."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(QUIET):
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def send_and_look(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_look)
+        finally:
+            self._tell(scope, status, time.perf_counter() - began)
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        state = scope.get("state", {})
+        outcome = state.get("outcome") or ("ok" if 200 <= status < 300 else f"status_{status}")
+        if (scope["method"], scope["path"]) == ("POST", "/adetailer"):
+            self.metrics.requests.labels(outcome).inc()
+            self.metrics.seconds.observe(seconds)
+        fields = {
+            "request_id": state.get("request_id", "-"),
+            "client": state.get("client", ""),
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "status": status,
+            "outcome": outcome,
+            "seconds": round(seconds, 4),
+        }
+        access.info("request", extra={FIELDS: fields})
+
+
 class BearerTokens:
-    """Refuse who has no token. ``/health/*`` is open."""
+    """Refuse who has no token. ``/health/*`` is open, ``/metrics`` has a token of its own."""
 
     def __init__(self, app: ASGIApp, tokens: tuple[Token, ...]) -> None:
         self.app = app
         self.tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/health/"):
+        if scope["type"] != "http" or scope["path"].startswith(QUIET):
             await self.app(scope, receive, send)
             return
         client = client_of(Headers(scope=scope).get("authorization", ""), self.tokens)
         if client is None:
-            refusal = problem(
-                scope, 401, "unauthorized", "send a valid token as 'Authorization: Bearer TOKEN'",
-                {"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
+            refusal = unauthorized(scope)
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {})["client"] = client

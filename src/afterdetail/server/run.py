@@ -8,14 +8,17 @@ import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from afterdetail.config import Settings, load_settings
 from afterdetail.models.catalogue import Catalogue, load_catalogue
+from afterdetail.server import logs
 from afterdetail.server.app import create_app
 from afterdetail.server.auth import check_exposure
+from afterdetail.server.service import Service
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
@@ -42,15 +45,19 @@ def serve(
     settings = settings or load_settings()
     check_exposure(host, settings)
     _say(_which(load_catalogue(models)))
+    logs.configure(settings.log_format)
     loading = _load_in_background(models, device, settings)
+    app = create_app(loading, settings)
     config = uvicorn.Config(
-        create_app(loading, settings),
+        app,
         host=host,
         port=port,
         proxy_headers=False,  # nobody has said which proxy to believe
         server_header=False,
+        access_log=False,  # ours has more to say
+        log_config=None,
     )
-    server = uvicorn.Server(config)
+    server = PoliteServer(config, app.state.service)
     loading.add_done_callback(lambda done: _stop_if_failed(done, server))
     # uvicorn ends gracefully and then sends itself the signal once more: that would be the end
     # before the engine's, and exit with a failure.
@@ -58,7 +65,34 @@ def serve(
     with suppress(KeyboardInterrupt):
         server.run()
     if loading.done():
-        loading.result().close()
+        detailer = loading.result()
+        if detailer.engine.failure:
+            raise detailer.engine.failure
+        detailer.close()
+
+
+class PoliteServer(uvicorn.Server):
+    """Ends in three steps: refuses new work, while `/health/ready` tells the load balancer;
+    finishes what is under way; then closes its sockets. Ends too when the device is lost.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM the first time; Ctrl-C and the second SIGTERM do not wait."""
+        if sig == signal.SIGTERM and not self.service.door.closing:
+            self.service.door.closing = True
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether it is time to end."""
+        door = self.service.door
+        if self.service.device_lost:
+            door.closing = True
+        return await super().on_tick(counter) or (door.closing and door.count == 0)
 
 
 def _load_in_background(
@@ -76,6 +110,8 @@ def _load_in_background(
                 device,
                 deterministic=settings.deterministic,
                 max_objects=settings.max_objects,
+                safety=settings.safety,
+                safety_threshold=settings.safety_threshold,
             )
             detailer.load()
         except BaseException as error:

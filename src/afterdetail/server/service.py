@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -18,7 +19,14 @@ from starlette.responses import Response
 from afterdetail import images
 from afterdetail.config import Settings
 from afterdetail.engine.stats import EngineStats
-from afterdetail.errors import Aborted, DeadlineExceeded, InvalidInput, Loading
+from afterdetail.errors import (
+    Aborted,
+    DeadlineExceeded,
+    DeviceLost,
+    EngineStopped,
+    InvalidInput,
+    Loading,
+)
 from afterdetail.lifetime import Lifetime
 from afterdetail.schema.request import ImageEncoding
 from afterdetail.schema.response import AdetailerResponse
@@ -26,6 +34,7 @@ from afterdetail.schema.translate import Incoming, parse_request, resolve
 from afterdetail.server.admission import Admission, Limits, Permit
 from afterdetail.server.body import check_headers, read_body
 from afterdetail.server.fetch import Fetcher, UrlPolicy
+from afterdetail.server.metrics import Metrics
 from afterdetail.server.turns import Turns
 from afterdetail.types import Picture
 
@@ -51,9 +60,11 @@ class Service:
     fetcher: Fetcher
     admission: Admission
     turns: Turns
+    metrics: Metrics
     parser: ThreadPoolExecutor
     workers: ThreadPoolExecutor
     tasks: set[asyncio.Task[Response]] = field(default_factory=set)
+    door: Door = field(default_factory=lambda: Door())
 
     @classmethod
     def of(cls, settings: Settings, detailer: Future[Detailer]) -> Self:
@@ -64,11 +75,13 @@ class Service:
             fair=len(settings.all_tokens()) > 1,
             per_minute=settings.requests_per_minute,
         )
+        admission = Admission(limits, partial(engine_stats, detailer), time.monotonic)
         return cls(
             settings=settings,
             detailer=detailer,
             fetcher=Fetcher(UrlPolicy.of(settings)),
-            admission=Admission(limits, partial(engine_stats, detailer), time.monotonic),
+            admission=admission,
+            metrics=Metrics(admission),
             turns=Turns(settings.threads),
             parser=ThreadPoolExecutor(1, thread_name_prefix="parse"),
             workers=ThreadPoolExecutor(settings.threads, thread_name_prefix="request"),
@@ -79,7 +92,41 @@ class Service:
         self.parser.shutdown(wait=False, cancel_futures=True)
         self.workers.shutdown(wait=False, cancel_futures=True)
 
-    def ready(self) -> Detailer:
+    def check_ready(self) -> None:
+        """
+        Raises:
+            Loading: no new requests are taken now.
+        """
+        if self.door.closing:
+            raise Loading("the server is shutting down; send the request again to another")
+        self.loaded()
+
+    def check_live(self) -> None:
+        """
+        Raises:
+            EngineStopped: the engine's thread has died, or one step of it takes too long.
+        """
+        if not self.detailer.done() or self.detailer.exception() is not None:
+            return
+        engine = self.detailer.result().engine
+        if not engine.alive:
+            raise engine.failure or EngineStopped("the engine has stopped")
+        if engine.seconds_since_tick > self.hung_after:
+            raise EngineStopped("the engine hangs")
+
+    @property
+    def device_lost(self) -> bool:
+        """Whether only a new process can compute again."""
+        if not self.detailer.done() or self.detailer.exception() is not None:
+            return False
+        return isinstance(self.detailer.result().engine.failure, DeviceLost)
+
+    @property
+    def hung_after(self) -> float:
+        on_processor = self.loaded().device.type == "cpu"
+        return self.settings.hung_after or (300.0 if on_processor else 8.0)
+
+    def loaded(self) -> Detailer:
         """
         Raises:
             Loading: the models are not there yet, or could not be loaded.
@@ -91,6 +138,10 @@ class Service:
     async def answer(self, request: Request) -> Response:
         """The whole way of one request."""
         lifetime = Lifetime(time.monotonic() + self.settings.request_timeout)
+        with self.door.inside():
+            return await self._answer(request, lifetime)
+
+    async def _answer(self, request: Request, lifetime: Lifetime) -> Response:
         incoming, _, permit = await self.receive(request)
         return await self._while_connected(
             request, self.start(incoming, permit, lifetime), lifetime
@@ -98,7 +149,7 @@ class Service:
 
     async def receive(self, request: Request) -> tuple[Incoming, bytes, Permit]:
         """Let a request in and read it: what it says, its body, and its permit."""
-        self.ready()
+        self.check_ready()
         settings = self.settings
         size = check_headers(request, max_bytes=settings.max_body_bytes)
         permit = self.admission.admit(client_of(request), size)
@@ -178,6 +229,7 @@ class Service:
             work = partial(self._detail, incoming, data, lifetime)
             result, response = await in_thread(self.workers, work, lifetime)
         self.admission.learn(result.num_objects_detected)
+        self.metrics.saw_result(result)
         return response
 
     def _detail(
@@ -186,7 +238,7 @@ class Service:
         """The part that blocks: decode, detail, encode."""
         lifetime.check()
         request = incoming.request
-        detailer = self.ready()
+        detailer = self.loaded()
         picture = _decode(data, self.settings.max_pixels, field=request.image_field)
         options = resolve(
             request,
@@ -199,6 +251,22 @@ class Service:
         if incoming.ignored:
             response.headers["X-Ignored-Fields"] = _header_list(incoming.ignored)
         return result, response
+
+
+@dataclass(slots=True)
+class Door:
+    """Open until the server is told to end; then whoever is inside may finish."""
+
+    closing: bool = False
+    count: int = 0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
 
 
 async def in_thread(
