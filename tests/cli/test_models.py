@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import afterdetail
 from afterdetail.cli.main import main
@@ -72,3 +74,39 @@ def test_as_json_styles_have_their_wording(capsys: pytest.CaptureFixture[str]) -
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["base"] == {"name": "base", "prompt": "{prompt}", "negative_prompt": ""}
     assert "{prompt}" in listed["Watercolor"]["prompt"]
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    file = tmp_path / "line.safetensors"
+    down, up = torch.ones(1, 768), torch.ones(1280, 1)
+    save_file({f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}, file)
+    return file
+
+
+def test_a_file_is_added_checked_and_removed(
+    tmp_path: Path, lora: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = str(tmp_path / "models.toml")
+    assert main(["models", "add", str(lora), "--models", catalogue, "--name", "thin"]) == 0
+    assert capsys.readouterr().out == f"thin: sd15 lora, in {catalogue}\n"
+    assert main(["models", "check", "thin", "--models", catalogue]) == 0
+    assert capsys.readouterr().out == "thin: ok\n"
+    lora.write_bytes(b"")
+    assert main(["models", "check", "thin", "--models", catalogue]) == 1
+    assert "thin: " in capsys.readouterr().out
+    assert main(["models", "remove", "thin", "--models", catalogue]) == 0
+    assert main(["models", "list", "--models", catalogue, "--json"]) == 0
+    assert "thin" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_is_no_model_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.ckpt"
+    file.write_bytes(b"x")
+    assert main(["models", "add", str(file), "--models", str(tmp_path / "models.toml")]) != 0
+    said = capsys.readouterr().err
+    assert "must be .safetensors" in said
+    assert len(said.strip().splitlines()) == 1

@@ -186,6 +186,12 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
+def save(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """``save("sd15")``: a model and its file."""
+    return lambda name: _save(name, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def sd15(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     return _save("sd15", tmp_path_factory)
 

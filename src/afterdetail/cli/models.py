@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from afterdetail.cli.options import AsJson
-from afterdetail.errors import ModelUnavailable
+from afterdetail.errors import AfterdetailError, ModelUnavailable
 
 if TYPE_CHECKING:
     from afterdetail.models.catalogue import Catalogue, ModelSpec
@@ -64,6 +64,64 @@ def pull(name: Name, catalogue: CatalogueFile = None) -> None:
     from afterdetail.models import store
 
     typer.echo(str(store.pull(_load(catalogue).find(None, name))))
+
+
+OwnCatalogue = Annotated[
+    Path,
+    typer.Option("--models", metavar="FILE", help="A catalogue of your own (.toml)."),
+]
+
+
+@models.command()
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file.")],
+    catalogue: OwnCatalogue = Path("models.toml"),
+    name: Annotated[
+        str | None,
+        typer.Option(help="How requests name it.", show_default="the name of the file"),
+    ] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy it beside the catalogue; else it stays there.")
+    ] = False,
+) -> None:
+    """Put a checkpoint, LoRA or embedding into a catalogue of your own."""
+    from afterdetail.models import own
+
+    spec = own.add(catalogue, file, name=name, copy=copy)
+    typer.echo(f"{spec.name}: {spec.base} {spec.kind}, in {catalogue}")
+
+
+@models.command()
+def remove(name: Name, catalogue: OwnCatalogue = Path("models.toml")) -> None:
+    """Take a model out of a catalogue of your own; a copy made by add is deleted."""
+    from afterdetail.models import own
+
+    typer.echo(f"removed {own.remove(catalogue, name).name} from {catalogue}")
+
+
+@models.command()
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Which; none: all that are on this machine."),
+    ] = None,
+    catalogue: CatalogueFile = None,
+) -> None:
+    """Read models' files whole: checksum, format, and that they are what the catalogue says."""
+    from afterdetail.models import own
+
+    known = _load(catalogue)
+    wanted = [known.find(None, name) for name in names or ()]
+    wrong = 0
+    for spec in wanted or [spec for spec in known.models if _place(spec)]:
+        try:
+            own.check(spec)
+            typer.echo(f"{spec.name}: ok")
+        except AfterdetailError as error:
+            wrong += 1
+            typer.echo(f"{spec.name}: {error}")
+    if wrong:
+        raise typer.Exit(1)
 
 
 @models.command()
