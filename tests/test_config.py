@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from afterdetail.config import Settings, Token, load_settings, parse_tokens
+from afterdetail.config import Settings, Token, load_settings, parse_tokens, settings_table
 from afterdetail.errors import InvalidInput
 
 
@@ -108,3 +108,16 @@ def test_a_tokens_file_that_cannot_be_read_is_named(tmp_path: Path, content: byt
 def test_no_token_is_shown_with_the_settings() -> None:
     digest = parse_tokens("a:12345678")[0].digest
     assert repr(digest) not in repr(Settings(tokens=parse_tokens("a:12345678")))
+
+
+def test_the_table_in_the_documentation_is_of_this_code() -> None:
+    page = Path(__file__).parents[1] / "docs" / "operations.md"
+    print_it = "python -c 'from afterdetail import config; print(config.settings_table())'"
+    assert settings_table() in page.read_text(encoding="utf-8"), print_it
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for line in settings_table().splitlines()[2:]:
+        variable, _, meaning = (cell.strip() for cell in line.strip("|").split("|"))
+        assert variable.startswith("`AFTERDETAIL_")
+        assert len(meaning) > 10, variable

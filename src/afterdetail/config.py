@@ -18,6 +18,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from afterdetail.errors import InvalidInput
@@ -92,6 +93,7 @@ class Settings(BaseSettings):
     resolutions: Literal["listed", "any"] = "listed"
     """`listed`: pictures have one of the sizes of the hosted endpoint; `any`: any size."""
     max_body_bytes: PositiveInt = 32_000_000
+    """Bytes of a request's body; base64 is a third larger than the picture."""
     max_pixels: PositiveInt = 50_000_000
     """Width x height of a picture."""
     max_objects: PositiveInt = 64
@@ -102,7 +104,7 @@ class Settings(BaseSettings):
     """Seconds a request may take, waiting included."""
     deterministic: bool = False
     """The same request gives the same pixels to the last bit, whatever else is running; slower."""
-    threads: PositiveInt = 16
+    threads: PositiveInt = 32
     """Requests worked on at once; the others wait."""
 
     queue_seconds: PositiveFloat = 60
@@ -139,6 +141,7 @@ class Settings(BaseSettings):
     url_timeout: PositiveFloat = 10
     """Seconds to fetch `init_image_url`, redirects included."""
     max_url_bytes: PositiveInt = 32_000_000
+    """Bytes of a picture fetched by URL."""
     url_ports: Ports = (80, 443)
     """The ports `init_image_url` may name."""
     url_allow_hosts: Words = ()
@@ -165,6 +168,28 @@ class Settings(BaseSettings):
         raise InvalidInput(
             "settings_invalid", f"tokens_file {self.tokens_file}: {problem}", field="tokens_file"
         )
+
+
+def settings_table() -> str:
+    """Every setting as a row of a Markdown table, for the documentation."""
+    rows = [
+        f"| `AFTERDETAIL_{name.upper()}` | {_shown(name, field)} | {_one_line(field)} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
+def _shown(name: str, field: FieldInfo) -> str:
+    if name == "state_dir":
+        return "`~/.local/state/afterdetail`"
+    value = field.default
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return "" if value in ("", None) else f"`{str(value).lower()}`"
+
+
+def _one_line(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 def load_settings() -> Settings:
