@@ -116,7 +116,8 @@ def report(python: str | None = None) -> str:
         f"torch {version('torch')}; reference: ultralytics 8.4's `predict`. Milliseconds of "
         "processor time a call on a picture of 1024x1024 pixels, input 640x640, from pixels to "
         f"boxes, warm. Both sides take turns; a round counts by the best of its {CALLS} calls; "
-        f"medians over {ROUNDS} rounds, and the median of the rounds' own ratios, below 1 where ours is faster.",
+        f"medians over {ROUNDS} rounds, and the median of the rounds' own ratios, below 1 where "
+        "ours is faster.",
         "",
         "| network | ours | reference | ratio |",
         "|---|---:|---:|---:|",

@@ -2,9 +2,9 @@
 
 Run it in a throw-away environment that has ultralytics 8.4 (AGPL-3.0; never a dependency):
 
-    python -m venv /tmp/reference
-    /tmp/reference/bin/pip install torch==2.13.0 torchvision==0.28.0 'ultralytics==8.4.*'
-    /tmp/reference/bin/python scripts/make_yolo_golden.py [--keep FOLDER]
+    python -m venv elsewhere
+    elsewhere/bin/pip install torch==2.13.0 torchvision==0.28.0 'ultralytics==8.4.*'
+    elsewhere/bin/python scripts/make_yolo_golden.py [--keep FOLDER]
 
 ``--keep`` leaves the checkpoints that ultralytics wrote there. Where torchvision's operators do not
 load beside a CPU build of torch, put a package in its place whose ``ops.nms`` is ultralytics' own

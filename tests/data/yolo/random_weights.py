@@ -116,7 +116,9 @@ def _random(name: str, shape: Shape, seed: int, spread: Spread) -> npt.NDArray[n
         is_score = ".cv3." in name and name.endswith(".2.bias")
         return 0.1 * normal + (spread.score_bias if is_score else 0)
     axes = tuple(range(1, len(shape)))
-    filters: npt.NDArray[np.float64] = (normal - normal.mean(axes, keepdims=True)) / np.sqrt(np.prod(shape[1:]))
+    filters: npt.NDArray[np.float64] = (normal - normal.mean(axes, keepdims=True)) / np.sqrt(
+        np.prod(shape[1:])
+    )
     last = {"cv2": spread.boxes, "cv3": spread.scores}
     branch = name.split(".")[2] if name.endswith(".2.weight") else ""
     return last.get(branch, spread.layers) * filters
