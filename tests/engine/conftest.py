@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 import afterdetail
+from afterdetail.engine.backend import Backend, EagerBackend
+from afterdetail.engine.graphs import GraphBackend
+from afterdetail.engine.openvino import OpenVINOBackend
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.folder import load_folder
 from afterdetail.options import Base
@@ -22,6 +26,23 @@ SIDE = 32
 torch.set_num_threads(1)
 
 
+BACKENDS = ("eager", "openvino", "graphs")
+"""Without a GPU ``graphs`` goes through its buckets and buffers, and records nothing."""
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every way to run the UNet, in turn; openvino is an extra."""
+    match request.param:
+        case "openvino":
+            pytest.importorskip("openvino")
+            return OpenVINOBackend()
+        case "graphs":
+            return GraphBackend()
+        case _:
+            return EagerBackend()
+
+
 def load_tiny(dtype: torch.dtype = torch.float32) -> DiffusionModel:
     return load_folder("tiny", Base.SD15, TINY, torch.device("cpu"), dtype)
 
@@ -29,6 +50,12 @@ def load_tiny(dtype: torch.dtype = torch.float32) -> DiffusionModel:
 @pytest.fixture(scope="session")
 def tiny() -> DiffusionModel:
     return load_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_in() -> Callable[[torch.dtype], DiffusionModel]:
+    """``tiny_in(torch.float16)``: an instance of its own in that precision."""
+    return load_tiny
 
 
 @pytest.fixture(scope="session")

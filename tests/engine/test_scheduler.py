@@ -103,3 +103,20 @@ def test_removing_an_unknown_number_is_fine() -> None:
     scheduler = scheduler_of(entry(1))
     scheduler.remove(7)
     assert len(scheduler) == 1
+
+
+def test_a_shapes_limit_is_lowered_and_never_raised() -> None:
+    scheduler = Scheduler(row_limit=16)
+    assert not scheduler.knows("s")
+    for rows, expected in ((32, 16), (8, 8), (12, 8), (4, 4)):
+        scheduler.limit("s", rows)
+        assert scheduler.limit_of("s") == expected
+    assert scheduler.limit_of("another") == 16
+
+
+def test_a_lowered_limit_divides_what_is_in_flight_and_starves_nobody() -> None:
+    scheduler = scheduler_of(*(entry(n) for n in range(5)))
+    scheduler.limit(None, 4)
+    turns = [numbers(scheduler.next_tick(float(now)).denoise) for now in range(1, 7)]
+    assert all(len(turn) <= 2 for turn in turns)
+    assert all(sum(n in turn for turn in turns) >= 2 for n in range(5))

@@ -8,40 +8,7 @@ import numpy as np
 import torch
 
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.prompts.weights import parse
-from afterdetail.prompts.windows import Window, windows
 from afterdetail.types import RGB, Gray
-
-
-def prompt_windows(model: DiffusionModel, prompt: str) -> tuple[Window, ...]:
-    """The 77-token windows of a weighted prompt, at least one."""
-    return windows(parse(prompt), model.tokenizer)
-
-
-def encode_windows(
-    model: DiffusionModel, prompts: Sequence[tuple[Window, ...]]
-) -> list[torch.Tensor]:
-    """Embeddings of several prompts in one forward of the text encoder.
-
-    Returns:
-        For each prompt float32 ``(1, 77 * windows, D)``, the windows one after the other.
-    """
-    flat = [window for prompt in prompts for window in prompt]
-    ids = torch.tensor([window.ids for window in flat], device=model.device)
-    hidden = model.text_encoder(ids, attention_mask=None)[0].float()
-    parts = torch.split(hidden, [len(prompt) for prompt in prompts])
-    return [_weighted(part, prompt) for part, prompt in zip(parts, prompts, strict=True)]
-
-
-def _weighted(hidden: torch.Tensor, prompt: tuple[Window, ...]) -> torch.Tensor:
-    """Each token times its weight, then the whole rescaled to the mean it had."""
-    joined = hidden.reshape(1, -1, hidden.shape[-1])
-    weights = torch.tensor([w for window in prompt for w in window.weights], device=hidden.device)
-    if bool((weights == 1).all()):
-        return joined
-    scaled = joined * weights[None, :, None]
-    mean = scaled.mean()
-    return scaled * (joined.mean() / mean) if abs(float(mean)) > 1e-8 else scaled
 
 
 def to_tensor(image: RGB) -> torch.Tensor:

@@ -14,20 +14,22 @@ import torch
 import torch.nn.functional as F
 
 from afterdetail.engine import samplers
+from afterdetail.engine.backend import Backend
 from afterdetail.engine.job import Job, Running
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.text import Conditioning
 
 Moments = tuple[torch.Tensor, torch.Tensor]
 """Mean and standard deviation of encoded latents, float32 ``(1, C, h, w)`` each."""
 
 
 def begin(
-    job: Job, embeddings: torch.Tensor, mask: torch.Tensor, clean: Moments, masked: Moments | None
+    job: Job, text: Conditioning, mask: torch.Tensor, clean: Moments, masked: Moments | None
 ) -> Running:
     """A job ready for its first step.
 
     Args:
-        embeddings: the prompt's row, behind the negative one's if guided: ``(rows, tokens, D)``.
+        text: the prompt's row, behind the negative one's if guided.
         mask: ``(1, 1, H, W)``, 1 where to repaint.
         clean: the encoded picture.
         masked: the encoded picture without what is under the mask; only for a model that
@@ -55,7 +57,8 @@ def begin(
         mask=latent_mask,
         known=None if model.takes_mask else known,
         channels=torch.cat([latent_mask, hidden], dim=1) if model.takes_mask else None,
-        embeddings=embeddings,
+        embeddings=text.tokens,
+        added=text.added,
     )
 
 
@@ -80,7 +83,9 @@ def _draw(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like.device)
 
 
-def predict(batch: Sequence[Running], pinned_rows: int | None = None) -> list[torch.Tensor]:
+def predict(
+    batch: Sequence[Running], backend: Backend, pinned_rows: int | None = None
+) -> list[torch.Tensor]:
     """The guided noise prediction of each job at its own timestep, in one forward.
 
     Changes nothing, so it can be tried again with fewer jobs.
@@ -89,27 +94,36 @@ def predict(batch: Sequence[Running], pinned_rows: int | None = None) -> list[to
         batch: jobs of one model, latent size and number of prompt windows.
         pinned_rows: fill the forward up to this many rows. Kernels are chosen by row count: at
             the same count a row's result does not depend on its neighbours to the last bit.
+            Needless with a backend that computes rows apart.
 
     Returns:
         For each job float32 ``(1, C, h, w)``.
     """
-    model = batch[0].job.model
     rows = torch.cat([_model_input(running) for running in batch])
     timesteps = torch.cat([_timesteps(running) for running in batch])
     embeddings = torch.cat([running.embeddings for running in batch])
-    filler = max(0, (pinned_rows or 0) - len(rows))
-    prediction: torch.Tensor = model.unet(
-        _filled(rows, filler).to(model.device, model.dtype),
-        _filled(timesteps, filler).to(model.device),
-        encoder_hidden_states=_filled(embeddings, filler).to(model.device, model.dtype),
-        return_dict=False,
-    )[0].float()
+    pinned = 0 if backend.rows_apart else pinned_rows or 0
+    added = _added(batch)
+    filler = pinned - len(rows)
+    prediction = backend.predict(
+        batch[0].job.model,
+        _filled(rows, filler),
+        _filled(timesteps, filler),
+        _filled(embeddings, filler),
+        None if added is None else _filled(added, filler),
+    )
     parts = torch.split(prediction[: len(rows)], [running.job.rows for running in batch])
     return [_guide(running.job, part) for running, part in zip(batch, parts, strict=True)]
 
 
+def _added(batch: Sequence[Running]) -> torch.Tensor | None:
+    """The rest of SDXL's conditioning; jobs of one model all have it or none."""
+    rows = [running.added for running in batch if running.added is not None]
+    return torch.cat(rows) if rows else None
+
+
 def _filled(rows: torch.Tensor, filler: int) -> torch.Tensor:
-    return torch.cat([rows, rows[:1].expand(filler, *rows.shape[1:])]) if filler else rows
+    return torch.cat([rows, rows[:1].expand(filler, *rows.shape[1:])]) if filler > 0 else rows
 
 
 def _model_input(running: Running) -> torch.Tensor:

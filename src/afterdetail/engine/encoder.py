@@ -8,36 +8,42 @@ import torch
 
 from afterdetail.engine import codec, denoiser
 from afterdetail.engine.job import Job, Running
-from afterdetail.prompts.windows import Window
+from afterdetail.engine.prompts import PromptCache
+from afterdetail.models.text import Conditioning, Windows, condition, prompt_windows
 
-Windows = tuple[Window, ...]
 
-
-def encode(jobs: Sequence[Job]) -> list[Running]:
+def encode(jobs: Sequence[Job], prompts: PromptCache) -> list[Running]:
     """Start jobs of one model and one picture size."""
-    embeddings = _embeddings(jobs)
+    texts = _conditioning(jobs, prompts)
     masks = [codec.to_mask(job.mask) for job in jobs]
     clean, masked = _latents(jobs, masks)
-    parts = zip(jobs, embeddings, masks, clean, masked, strict=True)
+    parts = zip(jobs, texts, masks, clean, masked, strict=True)
     return [denoiser.begin(*part) for part in parts]
 
 
-def _embeddings(jobs: Sequence[Job]) -> list[torch.Tensor]:
-    """For each job ``(rows, tokens, D)``; a prompt that several jobs share is encoded once."""
+def _conditioning(jobs: Sequence[Job], prompts: PromptCache) -> list[Conditioning]:
+    """What the UNet is told of each job; a prompt that several jobs share is encoded once."""
     texts = [_texts(job) for job in jobs]
-    distinct = list(dict.fromkeys(text for pair in texts for text in pair))
-    encoded = dict(zip(distinct, codec.encode_windows(jobs[0].model, distinct), strict=True))
-    return [torch.cat([encoded[text] for text in pair]) for pair in texts]
+    encoded = prompts.encode(jobs[0].model, [text for pair in texts for text in pair])
+    return [
+        condition(
+            job.model,
+            [encoded[text] for text in pair],
+            *job.image.shape[:2],
+            blank_negative=not job.negative_prompt,
+        )
+        for job, pair in zip(jobs, texts, strict=True)
+    ]
 
 
 def _texts(job: Job) -> tuple[Windows, ...]:
     """The windows of each row, the shorter prompt filled up with empty windows."""
-    positive = codec.prompt_windows(job.model, job.prompt)
+    positive = prompt_windows(job.model, job.prompt)
     if not job.guided:
         return (positive,)
-    negative = codec.prompt_windows(job.model, job.negative_prompt)
+    negative = prompt_windows(job.model, job.negative_prompt)
     length = max(len(positive), len(negative))
-    empty = codec.prompt_windows(job.model, "")
+    empty = prompt_windows(job.model, "")
     return tuple(text + empty * (length - len(text)) for text in (negative, positive))
 
 

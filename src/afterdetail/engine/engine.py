@@ -9,12 +9,15 @@ from typing import TypeVar
 
 import torch
 
-from afterdetail.engine import decoder, denoiser, encoder
+from afterdetail.engine import decoder, denoiser, encoder, memory
+from afterdetail.engine.backend import Backend, default_backend
 from afterdetail.engine.job import Job, Progress, Running
+from afterdetail.engine.prompts import PromptCache
 from afterdetail.engine.scheduler import Entry, Scheduler, Stage
 from afterdetail.engine.split import describe, run_split
 from afterdetail.errors import AfterdetailError, DeadlineExceeded
-from afterdetail.types import RGB
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.types import RGB, Size
 
 R = TypeVar("R")
 
@@ -51,11 +54,14 @@ class Engine:
         scheduler: which jobs run in a tick.
         pinned_rows: run every forward with exactly this many rows (a guided job has two), so
             that not even the last bit of a result depends on the other jobs. Costs the speed
-            of batching.
+            of batching, unless the backend computes rows apart.
+        backend: what runs the UNet; by default the fastest there is.
     """
 
     scheduler: Scheduler = field(default_factory=Scheduler)
     pinned_rows: int | None = None
+    backend: Backend = field(default_factory=default_backend)
+    _prompts: PromptCache = field(default_factory=PromptCache)
     _slots: dict[int, Slot] = field(default_factory=dict)
     _finished: list[Finished] = field(default_factory=list)
     _count: int = 0
@@ -65,17 +71,29 @@ class Engine:
     """Rows that all forwards could have had."""
 
     def __post_init__(self) -> None:
-        if self.pinned_rows is not None:
+        if self.pinned_rows is not None and not self.backend.rows_apart:
             self.scheduler.row_limit = self.pinned_rows
 
     @property
     def idle(self) -> bool:
         return not self._slots
 
+    def prepare(self, model: DiffusionModel, sizes: Sequence[Size]) -> None:
+        """Compile what there is to compile, so that the first job of these sizes need not wait.
+
+        Safe from any thread.
+        """
+        self.backend.prepare(model, sizes)
+
     def add(self, job: Job) -> int:
         """Take a job, which joins at the next step; returns its number."""
         self._count += 1
-        entry = Entry(self._count, job.model, job.rows, time.monotonic(), job.deadline)
+        height, width = job.mask.shape
+        size = (width, height)
+        shape = (job.model.name, size)
+        if not self.scheduler.knows(shape):
+            self.scheduler.limit(shape, memory.row_limit(job.model, size))
+        entry = Entry(self._count, job.model, job.rows, time.monotonic(), job.deadline, shape=shape)
         self._slots[entry.number] = Slot(job, entry)
         self.scheduler.add(entry)
         return entry.number
@@ -104,13 +122,17 @@ class Engine:
 
     def _encode(self, slots: Sequence[Slot]) -> None:
         for group in self._groups(slots):
-            started = run_split([slot.job for slot in group], encoder.encode)
+            started = run_split([slot.job for slot in group], self._started)
             self._apply(group, started, _start)
+
+    def _started(self, jobs: Sequence[Job]) -> list[Running]:
+        # Embeddings depend on their neighbours by rounding: when rows are pinned none are kept.
+        return encoder.encode(jobs, PromptCache() if self.pinned_rows else self._prompts)
 
     def _denoise(self, slots: Sequence[Slot]) -> None:
         predictions = run_split(
             [slot.state for slot in slots],
-            lambda batch: denoiser.predict(batch, self.pinned_rows),
+            lambda batch: denoiser.predict(batch, self.backend, self.pinned_rows),
             self._shrink,
         )
         if slots:
@@ -151,7 +173,9 @@ class Engine:
     def _shrink(self, batch: Sequence[Running]) -> None:
         """These rows did not fit into memory together: from now on at most half as many."""
         rows = sum(running.job.rows for running in batch)
-        self.scheduler.row_limit = max(MOST_ROWS_OF_A_JOB, rows // 2)
+        height, width = batch[0].job.mask.shape
+        shape = (batch[0].job.model.name, (width, height))
+        self.scheduler.limit(shape, max(MOST_ROWS_OF_A_JOB, rows // 2))
 
     def _leave(self, slot: Slot, outcome: RGB | AfterdetailError) -> None:
         self.abort(slot.entry.number)

@@ -23,8 +23,9 @@ class Entry:
     """A job as the policy sees it.
 
     ``model`` says which weights it needs; ``key`` which jobs it may share a UNet forward with,
-    known once it is encoded; ``rows`` how many rows of that forward it takes. ``waiting_since`` is
-    when it arrived, later when a tick last advanced it (seconds).
+    known once it is encoded; ``rows`` how many rows of that forward it takes; ``shape`` what its
+    rows are like, in memory. ``waiting_since`` is when it arrived, later when a tick last advanced
+    it (seconds).
     """
 
     number: int
@@ -34,6 +35,7 @@ class Entry:
     deadline: float | None = None
     key: Hashable = None
     stage: Stage = Stage.ENCODE
+    shape: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,19 @@ class Scheduler:
     """Chooses the next tick.
 
     Args:
-        row_limit: most UNet rows of a model in flight. A job beyond it waits before its first
-            step, so that memory is bounded and every job in flight moves at its key's next turn.
+        row_limit: most UNet rows of a model in flight, and so in a forward. A job beyond it waits
+            before its first step, so that memory is bounded and every job in flight moves at its
+            key's next turn. A shape may have a lower limit, see :meth:`limit`.
         codec_limit: most jobs encoded, and most decoded, in one tick: what bounds the time a step
             waits for text and autoencoder work.
         turn: seconds a model keeps the engine while jobs of another wait.
     """
 
-    row_limit: int = 16
+    row_limit: int = 64
     codec_limit: int = 4
     turn: float = 0.5
     _entries: dict[int, Entry] = field(default_factory=dict)
+    _limits: dict[Hashable, int] = field(default_factory=dict)
     _model: Hashable = None
     _turn_began: float = 0.0
 
@@ -75,6 +79,16 @@ class Scheduler:
 
     def remove(self, number: int) -> None:
         self._entries.pop(number, None)
+
+    def limit(self, shape: Hashable, rows: int) -> None:
+        """From now on at most this many rows of a shape. A limit is lowered, never raised."""
+        self._limits[shape] = min(rows, self.limit_of(shape))
+
+    def limit_of(self, shape: Hashable) -> int:
+        return self._limits.get(shape, self.row_limit)
+
+    def knows(self, shape: Hashable) -> bool:
+        return shape in self._limits
 
     def expired(self, now: float) -> list[Entry]:
         """Entries whose deadline has passed."""
@@ -88,7 +102,7 @@ class Scheduler:
         mine = [entry for entry in self._entries.values() if entry.model == self._model]
         tick = Tick(
             encode=self._newcomers(mine),
-            denoise=_batch([entry for entry in mine if entry.stage is Stage.DENOISE]),
+            denoise=self._batch([entry for entry in mine if entry.stage is Stage.DENOISE]),
             decode=tuple(_oldest(mine, Stage.DECODE)[: self.codec_limit]),
         )
         for entry in (*tick.encode, *tick.denoise, *tick.decode):
@@ -109,19 +123,26 @@ class Scheduler:
         rows = sum(entry.rows for entry in mine if entry.stage is Stage.DENOISE)
         newcomers: list[Entry] = []
         for entry in _oldest(mine, Stage.ENCODE)[: self.codec_limit]:
-            if rows and rows + entry.rows > self.row_limit:
+            if rows and rows + entry.rows > self.limit_of(entry.shape):
                 break
             newcomers.append(entry)
             rows += entry.rows
         return tuple(newcomers)
 
-
-def _batch(running: list[Entry]) -> tuple[Entry, ...]:
-    """All entries of the key that waits longest."""
-    if not running:
-        return ()
-    key = min(running, key=_waiting).key
-    return tuple(sorted((entry for entry in running if entry.key == key), key=_arrival))
+    def _batch(self, running: list[Entry]) -> tuple[Entry, ...]:
+        """Entries of the key that waits longest: all of them, unless its limit was lowered."""
+        if not running:
+            return ()
+        waiting = sorted(running, key=_waiting)
+        batch: list[Entry] = []
+        rows = 0
+        for entry in waiting:
+            if entry.key == waiting[0].key and (
+                not rows or rows + entry.rows <= self.limit_of(entry.shape)
+            ):
+                batch.append(entry)
+                rows += entry.rows
+        return tuple(sorted(batch, key=_arrival))
 
 
 def _waiting(entry: Entry) -> tuple[float, int]:

@@ -1,0 +1,221 @@
+"""The engine under load: Poisson arrivals, twice what it can do, and growth from 1 to 64 objects.
+
+    python -m benchmarks.load [--threads N] [--arrivals N]
+
+A request is one face. The serial loop serves the same arrivals at the same times in their order.
+The engine itself refuses nothing (its callers do), so for the overload a bound of waiting jobs
+stands in for the server's queue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from afterdetail.engine.backend import Backend
+from afterdetail.engine.engine import Engine
+from afterdetail.engine.job import Job
+from afterdetail.engine.service import EngineService
+from afterdetail.types import RGB
+from benchmarks.against_diffusers import backends, engine_run, percentile
+from benchmarks.faces import SerialLoop, face_jobs, heading, tiny
+
+RESULTS = Path(__file__).with_name("results") / "load.md"
+STEPS = 10
+"""At strength 0.5 five are run: short, so that many requests make a run of a minute."""
+ARRIVALS = 60
+LOADS = (0.3, 0.7)
+BOUND = 8
+"""Jobs in the engine beyond which a request is refused."""
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+GROWTH_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Latencies of one run, seconds."""
+
+    load: float
+    ours: list[float]
+    loop: list[float]
+
+
+def serve(
+    paint: Callable[[Job], RGB], jobs: Sequence[Job], arrivals: Sequence[float]
+) -> list[float]:
+    """Latency of each job, handed in at its arrival (seconds from the start)."""
+    start = time.perf_counter() + 0.05
+
+    def one(job: Job, arrival: float) -> float:
+        time.sleep(max(0.0, start + arrival - time.perf_counter()))
+        paint(job)
+        return time.perf_counter() - start - arrival
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(one, jobs, arrivals))
+
+
+def poisson_times(count: int, rate: float, seed: int = 1) -> list[float]:
+    chance = random.Random(seed)
+    times, now = [], 0.0
+    for _ in range(count):
+        now += chance.expovariate(rate)
+        times.append(now)
+    return times
+
+
+def seconds_a_job(backend: Backend, jobs: Sequence[Job]) -> float:
+    start = time.perf_counter()
+    engine_run(backend, jobs)
+    return (time.perf_counter() - start) / len(jobs)
+
+
+def under_poisson(backend: Backend, count: int) -> str:
+    jobs = face_jobs(count, tiny(), STEPS)
+    loop, turn = SerialLoop(tiny()), threading.Lock()
+
+    def paint_in_turn(job: Job) -> RGB:
+        with turn:  # Python's locks are not quite first come first served; nearly
+            return loop.paint(job)
+
+    lines = [
+        "| load | side | p50 s | p95 s | p95 / idle | p95 / the loop's |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    with EngineService(Engine(backend=backend)) as service:
+        paint = lambda job: service.add(job).result()  # noqa: E731
+        idle = statistics.median(serve(paint, [job], [0.0])[0] for job in jobs[:7])
+        for load in LOADS:
+            rate = load / seconds_a_job(backend, jobs[:16])
+            arrivals = poisson_times(count, rate)
+            ours = serve(paint, jobs, arrivals)
+            theirs = serve(paint_in_turn, jobs, arrivals)
+            late = percentile(theirs, 95)
+            for name, taken in (("ours", ours), ("loop", theirs)):
+                p95 = percentile(taken, 95)
+                lines.append(
+                    f"| {load:.0%} | {name} | {percentile(taken, 50):.2f} | {p95:.2f} | "
+                    f"{p95 / idle:.1f}x | {p95 / late:.2f}x |"
+                )
+    return "\n".join([f"Idle, one request takes {idle:.2f} s (median of 7).", "", *lines])
+
+
+def overload(backend: Backend, count: int) -> str:
+    """Arrivals at twice the capacity, refused where ``BOUND`` jobs are in the engine already."""
+    jobs = face_jobs(2 * count, tiny(), STEPS)
+    capacity = 1 / seconds_a_job(backend, jobs[:16])
+    refused: list[float] = []
+    done: list[float] = []
+    inside = threading.Semaphore(BOUND)
+    with EngineService(Engine(backend=backend)) as service:
+
+        def ask(job: Job) -> RGB:
+            asked = time.perf_counter()
+            if not inside.acquire(blocking=False):
+                refused.append(time.perf_counter() - asked)
+                return job.image
+            try:
+                return service.add(job).result()
+            finally:
+                inside.release()
+                done.append(time.perf_counter())
+
+        start = time.perf_counter()
+        serve(ask, jobs, poisson_times(len(jobs), 2 * capacity))
+        goodput = len(done) / (max(done) - start)
+    again = 1 / seconds_a_job(backend, jobs[:16])
+    peak = (capacity + again) / 2
+    return (
+        f"{len(jobs)} requests at twice the capacity of {peak:.2f} a second (the mean of before "
+        f"and after; {capacity:.2f} and {again:.2f}): {len(done)} served, goodput "
+        f"{goodput / peak:.0%} of the capacity; {len(refused)} refused, the slowest refusal in "
+        f"{1e3 * max(refused, default=0.0):.1f} ms."
+    )
+
+
+def growth(backend: Backend) -> str:
+    """Time and memory against the number of jobs in the engine at once."""
+    process = psutil.Process()
+    taken: dict[int, list[tuple[float, float]]] = {count: [] for count in COUNTS}
+    memory = dict.fromkeys(COUNTS, 0)
+    for _ in range(GROWTH_ROUNDS):
+        for count in COUNTS:
+            jobs = [replace(job, steps=4) for job in face_jobs(count, tiny())]
+            wall, processor = time.perf_counter(), time.process_time()
+            engine_run(backend, jobs)
+            taken[count].append(
+                ((time.perf_counter() - wall) / count, (time.process_time() - processor) / count)
+            )
+            memory[count] = max(memory[count], process.memory_info().rss)
+    walls = {count: statistics.median(pair[0] for pair in pairs) for count, pairs in taken.items()}
+    lines = [
+        "| objects in flight | s an object | against best smaller | processor s an object "
+        "| against best smaller | memory MB |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    costs = {count: statistics.median(pair[1] for pair in pairs) for count, pairs in taken.items()}
+    for index, count in enumerate(COUNTS):
+        smaller = COUNTS[:index] or COUNTS[:1]
+        slower = walls[count] / min(walls[other] for other in smaller) - 1
+        dearer = costs[count] / min(costs[other] for other in smaller) - 1
+        lines.append(
+            f"| {count} | {walls[count]:.3f} | {slower:+.0%} | {costs[count]:.3f} | {dearer:+.0%} "
+            f"| {memory[count] / 1e6:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def report(threads: int | None = None, arrivals: int = ARRIVALS) -> str:
+    threads = threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    backend = backends(threads)[-1]
+    engine_run(backend, face_jobs(2, tiny(), STEPS))
+    parts = under_poisson(backend, arrivals), overload(backend, arrivals), growth(backend)
+    return f"""{heading("The engine under load")}
+Model `tiny` at 128x128, backend {backend.name}, {threads} threads. A request is one face:
+DPM++ 2M Karras, {STEPS} steps, strength 0.5 (5 are run), guidance 7.5.
+
+## Poisson arrivals
+
+{arrivals} requests at a share of the engine's measured capacity; the loop under the same arrivals.
+
+{parts[0]}
+
+## Twice what it can do
+
+At most {BOUND} jobs in the engine; what comes above that is refused. The bound is the benchmark's
+own, in the place of the server's queue.
+
+{parts[1]}
+
+## Growth
+
+All objects at once, 4 steps of which 2 are run, medians of {GROWTH_ROUNDS} rounds over all counts.
+
+{parts[2]}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--arrivals", type=int, default=ARRIVALS)
+    options = parser.parse_args()
+    page = report(options.threads, options.arrivals)
+    RESULTS.write_text(page, encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Every backend gives eager's numbers, at any number of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from afterdetail.engine import graphs
+from afterdetail.engine.backend import Backend, EagerBackend
+from afterdetail.engine.graphs import GraphBackend, bucket
+from afterdetail.engine.ircache import IRCache, fingerprint
+from afterdetail.engine.openvino import MOST_SHAPES, OpenVINOBackend
+from afterdetail.models.diffusion import DiffusionModel
+
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def inputs(rows: int, side: int = 8, tokens: int = 77) -> Inputs:
+    chance = torch.Generator().manual_seed(rows)
+    return (
+        torch.randn(rows, 4, side, side, generator=chance),
+        torch.linspace(999, 0.5, rows),
+        torch.randn(rows, tokens, 64, generator=chance),
+    )
+
+
+@pytest.mark.parametrize(("rows", "side", "tokens"), [(1, 8, 77), (3, 8, 77), (5, 12, 154)])
+def test_a_backend_gives_eagers_numbers(
+    tiny: DiffusionModel, backend: Backend, rows: int, side: int, tokens: int
+) -> None:
+    given = inputs(rows, side, tokens)
+    with torch.inference_mode():
+        expected = EagerBackend().predict(tiny, *given)
+        actual = backend.predict(tiny, *given)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+def test_results_stay_as_they_are_when_the_backend_runs_again(
+    tiny: DiffusionModel, backend: Backend
+) -> None:
+    with torch.inference_mode():
+        first = backend.predict(tiny, *inputs(2))
+        kept = first.clone()
+        backend.predict(tiny, *(part * 0.5 for part in inputs(2)))
+    assert torch.equal(first, kept)
+
+
+def test_rows_apart_means_to_the_last_bit(tiny: DiffusionModel, backend: Backend) -> None:
+    if not backend.rows_apart:
+        pytest.skip("this backend promises rounding only")
+    given = inputs(4)
+    with torch.inference_mode():
+        together = backend.predict(tiny, *given)
+        alone = [backend.predict(tiny, *(part[i : i + 1] for part in given)) for i in range(4)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(1, 1), (2, 2), (3, 4), (5, 6), (9, 12), (33, 48), (64, 64)]
+)
+def test_rows_are_filled_up_to_a_bucket(rows: int, expected: int) -> None:
+    assert bucket(rows) == expected
+
+
+def test_recordings_are_bounded(tiny: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST_GRAPHS", 2)
+    backend = GraphBackend()
+    with torch.inference_mode():
+        for rows in (1, 2, 4):
+            backend.predict(tiny, *inputs(rows))
+    assert [key[0] for key in backend._recordings[tiny]] == [2, 4]
+
+
+def test_compiled_shapes_are_bounded(tiny: DiffusionModel) -> None:
+    pytest.importorskip("openvino")
+    backend = OpenVINOBackend()
+    backend.prepare(tiny, [(16 * n, 16) for n in range(1, MOST_SHAPES + 1)])
+    with torch.inference_mode():
+        backend.predict(tiny, *inputs(1, side=16))
+    network = backend._networks[tiny]
+    assert network is not None
+    assert len(network.queues) == MOST_SHAPES
+
+
+def test_what_cannot_be_converted_runs_eagerly(
+    tiny: DiffusionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: DiffusionModel) -> Any:
+        raise RuntimeError("an operation nobody knows")
+
+    monkeypatch.setattr("afterdetail.engine.openvino.convert", refuse)
+    with torch.inference_mode():
+        actual = OpenVINOBackend(cache=None).predict(tiny, *inputs(2))
+        assert torch.equal(actual, EagerBackend().predict(tiny, *inputs(2)))
+
+
+class TestIRCache:
+    def test_a_converted_network_is_read_back(self, tiny: DiffusionModel, tmp_path: Path) -> None:
+        graph = small_graph()
+        cache = IRCache(tmp_path)
+        cache.get(tiny.unet, lambda: graph)
+        again = cache.get(tiny.unet, refuse)
+        assert [op.get_type_name() for op in again.get_ops()] == [
+            op.get_type_name() for op in graph.get_ops()
+        ]
+
+    def test_a_damaged_one_is_converted_again(self, tiny: DiffusionModel, tmp_path: Path) -> None:
+        cache = IRCache(tmp_path)
+        cache.get(tiny.unet, small_graph)
+        (file,) = tmp_path.glob("*/unet.xml")
+        file.write_text("<net", encoding="utf-8")
+        graph = small_graph()
+        assert cache.get(tiny.unet, lambda: graph) is graph
+
+    def test_a_folder_that_cannot_be_written_costs_time_only(
+        self, tiny: DiffusionModel, tmp_path: Path
+    ) -> None:
+        blocked = tmp_path / "file"
+        blocked.write_text("not a folder", encoding="utf-8")
+        graph = small_graph()
+        assert IRCache(blocked).get(tiny.unet, lambda: graph) is graph
+
+    def test_the_oldest_leave_first(
+        self, tiny: DiffusionModel, nine_channels: DiffusionModel, tmp_path: Path
+    ) -> None:
+        cache = IRCache(tmp_path, capacity=1)
+        cache.get(tiny.unet, small_graph)
+        cache.get(nine_channels.unet, small_graph)
+        assert [item.name for item in tmp_path.iterdir()] == [fingerprint(nine_channels.unet)]
+
+    def test_other_weights_have_another_name(self, nine_channels: DiffusionModel) -> None:
+        pytest.importorskip("openvino")
+        before = fingerprint(nine_channels.unet)
+        bias = nine_channels.unet.conv_out.bias
+        bias.add_(1)
+        after = fingerprint(nine_channels.unet)
+        bias.sub_(1)
+        assert before != after
+
+
+def refuse() -> Any:
+    raise AssertionError("it was in the cache")
+
+
+def small_graph() -> Any:
+    openvino = pytest.importorskip("openvino")
+    return openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
