@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,22 @@ def test_what_a_restart_interrupts_runs_again(
         poll_url = accepted(client, slow)
         while client.get(poll_url, headers=ANNA).json()["status"] != "running":
             time.sleep(0.01)
-    with TestClient(create_app(detailer, settings)) as client:
+    loading: Future[Detailer] = Future()
+    with TestClient(create_app(loading, settings)) as client:
+        assert client.get(poll_url, headers=ANNA).json()["status"] != "completed"
+        loading.set_result(detailer)
         assert completed(client, poll_url).json()["num_objects_inpainted"] == 1
+
+
+def test_a_folder_that_cannot_be_used_is_no_clients_fault(
+    detailer: Detailer, body: Body, settings: Settings
+) -> None:
+    settings.state_dir.write_bytes(b"a file")
+    with TestClient(create_app(detailer, settings)) as client:
+        answer = client.post("/adetailer", json=body, headers=ANNA | LATER)
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert str(settings.state_dir) not in answer.text
+        assert client.post("/adetailer", json=body, headers=ANNA).status_code == 200
 
 
 def test_the_address_is_the_one_that_is_set(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from afterdetail.errors import InvalidInput, QueueFull
+from afterdetail.errors import QueueFull
 from afterdetail.server.responses import (
     REMEMBERED,
     Answer,
@@ -15,6 +15,7 @@ from afterdetail.server.responses import (
     ResponseExpired,
     Responses,
     State,
+    StoreUnavailable,
     Unfinished,
 )
 
@@ -127,11 +128,11 @@ def test_it_outlives_its_process(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_folder_has_one_server(store: Responses, tmp_path: Path, clock: Clock) -> None:
     assert store.unfinished() == []
-    with pytest.raises(InvalidInput, match="AFTERDETAIL_STATE_DIR"):
+    with pytest.raises(StoreUnavailable, match="AFTERDETAIL_STATE_DIR"):
         opened(tmp_path / "state", clock)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InvalidInput, match="AFTERDETAIL_STATE_DIR"):
+    with pytest.raises(StoreUnavailable, match="AFTERDETAIL_STATE_DIR"):
         opened(tmp_path / "file", clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -37,8 +38,9 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await later.resume()
+        resuming = asyncio.create_task(later.resume())
         yield
+        resuming.cancel()
         await later.close()
         service.close()
 

@@ -27,6 +27,8 @@ log = logging.getLogger("afterdetail.server")
 
 SYNCHRONOUS = frozenset({"", "0", "false"})
 KEPT_HEADERS = ("content-type", "retry-after", "x-ignored-fields", "x-objects-failed")
+PATIENCE = 10
+"""Seconds for the jobs at hand to notice that the server ends: one step of the engine."""
 PREFIX = "/adetailer/responses"
 
 
@@ -80,10 +82,16 @@ class Later:
         return Response(answer.body, answer.status, dict(answer.headers))
 
     async def resume(self) -> None:
-        """Begin again what an earlier process accepted and did not finish."""
+        """Once the models are there, begin again what an earlier process did not finish."""
         if not (self.service.settings.state_dir / "responses.sqlite").exists():
             return
-        for job in await asyncio.to_thread(lambda: self.store.unfinished()):
+        await asyncio.wait({asyncio.wrap_future(self.service.detailer)})
+        try:
+            jobs = await asyncio.to_thread(lambda: self.store.unfinished())
+        except AfterdetailError as error:
+            log.error("the asynchronous form is off: %s", error)
+            return
+        for job in jobs:
             permit = self.service.admission.readmit(job.client, len(job.body))
             try:
                 incoming = await asyncio.to_thread(partial(parse_request, job.body))
@@ -97,7 +105,8 @@ class Later:
         """Stop what is running; it is unfinished then, and for the next process to run."""
         for lifetime in self._running.values():
             lifetime.end()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=PATIENCE)
         if "store" in self.__dict__:
             self.store.close()
 

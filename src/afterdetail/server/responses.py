@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from afterdetail.errors import AfterdetailError, InvalidInput, QueueFull
+from afterdetail.errors import AfterdetailError, QueueFull
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -48,6 +48,12 @@ class NoSuchResponse(AfterdetailError):
     """Never made, or by another client, or not completed yet."""
 
     status, code = 404, "not_found"
+
+
+class StoreUnavailable(AfterdetailError):
+    """The folder cannot be used."""
+
+    status, code = 503, "store_unavailable"
 
 
 class ResponseExpired(AfterdetailError):
@@ -81,7 +87,7 @@ class Responses:
         seconds: how long a result is kept.
 
     Raises:
-        InvalidInput: another server uses the folder, or it cannot be written.
+        StoreUnavailable: another server uses the folder, or it cannot be written.
     """
 
     def __init__(
@@ -235,10 +241,9 @@ def _open(folder: Path) -> sqlite3.Connection:
         if table is not None:
             with suppress(sqlite3.Error):
                 table.close()
-        raise InvalidInput(
-            "settings_invalid",
+        raise StoreUnavailable(
             f"AFTERDETAIL_STATE_DIR {folder}: {error}; give each server a folder of its own "
             "that it can write",
-            field="state_dir",
+            public="the asynchronous form is not available here now",
         ) from None
     return table
