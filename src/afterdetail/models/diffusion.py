@@ -50,6 +50,13 @@ class DiffusionModel:
         return {name: network for name, network in all_of_them.items() if network is not None}
 
     @cached_property
+    def storages(self) -> dict[int, int]:
+        """Bytes of each piece of memory that the weights lie in, by its address."""
+        tensors = (t for net in self.networks.values() for t in net.state_dict().values())
+        pieces = (tensor.untyped_storage() for tensor in tensors)
+        return {piece.data_ptr(): piece.nbytes() for piece in pieces}
+
+    @cached_property
     def latent_factor(self) -> int:
         """Pixels of the picture to one of the latent, along each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))

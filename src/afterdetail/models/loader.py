@@ -130,13 +130,10 @@ def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Dif
 
 def resident_bytes(models: Iterable[DiffusionModel]) -> int:
     """Memory of the models' weights; what several share counts once."""
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for model in models
-        for network in model.networks.values()
-        for tensor in network.state_dict().values()
-    }
-    return sum(storages.values())
+    pieces: dict[int, int] = {}
+    for model in models:
+        pieces |= model.storages
+    return sum(pieces.values())
 
 
 def memory_of(device: torch.device) -> int:

@@ -1,0 +1,199 @@
+"""Loading a true-size SD 1.5 checkpoint, changing LoRAs, one step on the CPU; random weights."""
+
+from __future__ import annotations
+
+import math
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from afterdetail.models.catalogue import Kind, ModelSpec, Source
+from afterdetail.models.choose import LoraUse
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.loader import ModelPool, load_model
+from afterdetail.models.lora import with_loras
+from afterdetail.models.single_file import load_single_file
+from afterdetail.options import Base
+
+LAYOUT = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "models" / "original_layout.py"))
+CPU = torch.device("cpu")
+RUNS = 5
+RANK = 16
+TEXT = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+
+
+def random_sd15(file: Path, dtype: torch.dtype = torch.float16) -> Path:
+    """A checkpoint of SD 1.5's own sizes, as Civitai's files are laid out, with random weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768)  # the other defaults are SD 1.5's
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            layers_per_block=2,
+        )
+        text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **TEXT))
+    layout = {
+        **LAYOUT["original_unet"](unet),
+        **LAYOUT["original_vae"](vae),
+        **LAYOUT["original_clip"](text, "cond_stage_model.transformer."),
+    }
+    torch.manual_seed(0)
+    save_file({name: _random(name, shape.shape, dtype) for name, shape in layout.items()}, file)
+    return file
+
+
+def _random(name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    """Weights that keep a signal's size: no layer overflows."""
+    if len(shape) > 1:
+        return (torch.randn(shape) / math.sqrt(math.prod(shape[1:]))).to(dtype)
+    return (torch.zeros if name.endswith("bias") else torch.ones)(shape, dtype=dtype)
+
+
+def random_lora(model: DiffusionModel, file: Path) -> Path:
+    """Rank 16 on every attention and feed-forward layer of the UNet and every text layer."""
+    tensors = {}
+    for network in ("unet", "text_encoder"):
+        for name, layer in model.networks[network].named_modules():
+            if isinstance(layer, torch.nn.Linear) and "time_emb" not in name:
+                down = torch.randn(RANK, layer.in_features) / RANK
+                up = torch.randn(layer.out_features, RANK) / RANK
+                tensors |= {
+                    f"{network}.{name}.lora_A.weight": down.half(),
+                    f"{network}.{name}.lora_B.weight": up.half(),
+                }
+    save_file(tensors, file)
+    return file
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def cost(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of the CPU: on a busy machine only these compare."""
+    began, worked = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - began, time.process_time() - worked
+
+
+def load(file: Path) -> DiffusionModel:
+    return load_single_file("a", Base.SD15, file, CPU, torch.float16)
+
+
+def read(file: Path) -> None:
+    """The least there is to do: every byte once, warm."""
+    buffer = bytearray(1 << 24)
+    with file.open("rb", buffering=0) as stream:
+        while stream.readinto(buffer):
+            pass
+
+
+def peak_anonymous(work: Callable[[], object]) -> int:
+    """Bytes of memory of no file, at most, above what there was."""
+    before, most, done = _anonymous(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.003):
+            most = max(most, _anonymous())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    kept = work()
+    done.set()
+    thread.join()
+    del kept
+    return most - before
+
+
+def _anonymous() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+def measure_load(file: Path) -> None:
+    """In a process of its own: memory that was used before would be used again unseen."""
+    load(file)
+    pairs = [(cost(lambda: read(file)), cost(lambda: load(file))) for _ in range(RUNS)]
+    for index, what in enumerate(("read the file", "load it, same precision")):
+        wall, cpu = (statistics.median(pair[index][i] for pair in pairs) for i in range(2))
+        print(f"| {what} (median of {RUNS}) | {wall:.2f} s, {cpu:.2f} s of CPU |")
+
+
+def measure_memory(file: Path) -> None:
+    peak = peak_anonymous(lambda: load(file))
+    size = file.stat().st_size
+    print(f"| memory while loading it, at most | {peak / 1e9:.2f} GB, {peak / size:.2f}x |")
+
+
+def measure_lora(file: Path) -> None:
+    spec = ModelSpec("base", Kind.BASE, Source(path=str(file)), Base.SD15)
+    model = load_model(spec, CPU, torch.float32)
+    line = random_lora(model, file.with_name("line.safetensors"))
+    lora = ModelSpec("line", Kind.LORA, Source(path=str(line)), Base.SD15)
+    costs = [cost(lambda n=n: with_loras(model, [LoraUse(lora, 0.1 * n)])) for n in range(1, 4)]
+    wall, cpu = (statistics.median(pair[i] for pair in costs) for i in range(2))
+    print(f"| a set of LoRAs never used before, float32 | {wall:.2f} s, {cpu:.2f} s of CPU |")
+    pool = ModelPool(CPU)
+    sets = [frozenset({LoraUse(lora, weight)}) for weight in (0.5, 1.0)]
+    for used in sets:
+        pool.get(spec, used)
+    again = statistics.median(seconds(lambda u=u: pool.get(spec, u)) for u in sets * 5)
+    print(f"| change to a set that is in memory | {again * 1e3:.1f} ms |")
+
+
+def measure_step(file: Path) -> None:
+    model = load_single_file("a", Base.SD15, file, CPU, torch.float32)
+    latents, text = torch.randn(1, 4, 64, 64), torch.randn(1, 77, 768)
+    with torch.inference_mode():
+        step = min(seconds(lambda: model.unet(latents, 500, text)) for _ in range(3))
+    print(f"| one row of one step at 512x512, {torch.get_num_threads()} thread(s) | {step:.1f} s |")
+
+
+PARTS = {
+    "load": measure_load,
+    "memory": measure_memory,
+    "lora": measure_lora,
+    "step": measure_step,
+}
+
+
+def report() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        file = random_sd15(Path(folder) / "sd15.safetensors")
+        size = file.stat().st_size
+        lines = [_part(part, file) for part in PARTS]
+    return (
+        "# Models\n\n"
+        f"A single-file SD 1.5 checkpoint of true size, random weights, float16, "
+        f"{size / 1e9:.2f} GB, in the page cache. CPU, {torch.__version__}; other work was going "
+        "on on the machine.\n\n| what | |\n|---|---|\n" + "".join(lines)
+    )
+
+
+def _part(part: str, file: Path) -> str:
+    command = [sys.executable, "-m", "benchmarks.models", part, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    PARTS[sys.argv[1]](Path(sys.argv[2]))
