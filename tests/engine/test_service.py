@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from afterdetail.engine.backend import EagerBackend
 from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job
 from afterdetail.engine.scheduler import Scheduler
@@ -15,7 +16,7 @@ from afterdetail.engine.service import EngineService
 from afterdetail.engine.stats import EngineStats
 from afterdetail.errors import Aborted, DeadlineExceeded, EngineStopped, Loading
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.types import RGB, Gray
+from afterdetail.types import RGB, Gray, Size
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,14 @@ def test_nobody_waits_for_ever_for_an_engine_that_died(job: Job) -> None:
     wait_for(lambda: not service.alive)
     with pytest.raises(EngineStopped):
         service.add(job)
+
+
+def test_a_service_prepares_its_backend_for_the_sizes_to_come(job: Job) -> None:
+    class Recording(EagerBackend):
+        def prepare(self, model: DiffusionModel, sizes: Iterable[Size]) -> None:
+            prepared.append((model, *sizes))
+
+    prepared: list[tuple[object, ...]] = []
+    with EngineService(Engine(backend=Recording())) as service:
+        service.prepare(job.model, [(32, 32), (64, 32)])
+    assert prepared == [(job.model, (32, 32), (64, 32))]

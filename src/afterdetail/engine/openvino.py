@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -32,7 +33,7 @@ Shape = tuple[tuple[int, ...], tuple[int, ...]]
 """Of one row's latents ``(channels, h, w)`` and embeddings ``(tokens, D)``."""
 
 MOST_SHAPES = 4
-"""Compiled shapes kept of a model, the least recently used out first: each has the weights."""
+"""Compiled shapes kept of a model, the least recently used out first: each copies the weights."""
 
 TOKENS_OF_A_WINDOW = 77
 
@@ -129,13 +130,17 @@ class OpenVINOBackend:
         """Requests to the model compiled for one row of this shape; None where eager must do."""
         if model.device.type != "cpu" or model.dtype != torch.float32:
             return None
+        ready = self._networks.get(model)
+        if ready is not None:
+            with suppress(KeyError):  # without the lock: another thread may be compiling
+                ready.queues.move_to_end(shape)
+                return ready.queues[shape]
         with self._lock:
             network = self._network(model)
             if network is None:
                 return None
             if shape not in network.queues:
                 network.queues[shape] = self._compile(network.graph, shape)
-            network.queues.move_to_end(shape)
             while len(network.queues) > MOST_SHAPES:
                 network.queues.popitem(last=False)
             return network.queues[shape]

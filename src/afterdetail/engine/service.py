@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Self
 
@@ -13,7 +13,8 @@ from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job, Progress
 from afterdetail.engine.stats import EngineStats
 from afterdetail.errors import Aborted, DeviceLost, EngineStopped, Loading
-from afterdetail.types import RGB
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.types import RGB, Size
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,13 @@ class EngineService:
         self._failure: EngineStopped | None = None
         self._thread = threading.Thread(target=self._run, name="afterdetail-engine", daemon=True)
         self._thread.start()
+
+    def prepare(self, model: DiffusionModel, sizes: Sequence[Size]) -> None:
+        """Compile what there is to compile for these sizes, in the caller's thread.
+
+        Without it the first job of a size does so, while all others wait. Quick when done before.
+        """
+        self._engine.prepare(model, sizes)
 
     def add(self, job: Job) -> Ticket:
         """Hand a job to the engine.
