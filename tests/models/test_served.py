@@ -41,6 +41,7 @@ def catalogue(sd15: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         '[[model]]\nname = "tiny"\nkind = "base"\nbase = "sd15"\npackage = "models/tiny"\n'
         'sizes = ["64x64"]\n',
         ENTRY.format("mine", "checkpoint", "sd15", sd15.file),
+        ENTRY.format("skipping", "checkpoint", "sd15", sd15.file) + "clip_skip = 1\n",
         ENTRY.format("broken", "checkpoint", "sd15", "broken.safetensors"),
         ENTRY.format("line", "lora", "sd15", line_lora(sd15.model, folder)),
         ENTRY.format("cut", "lora", "sd15", "broken.safetensors"),
@@ -74,6 +75,11 @@ def test_a_checkpoint_repaints_otherwise_than_the_base(detailer: Detailer, face:
     assert (base[20:40, 20:40] != mine[20:40, 20:40]).any()
     assert np.array_equal(base[:8], mine[:8])
     assert np.array_equal(repaint(detailer, face), base)
+
+
+def test_a_checkpoint_may_skip_layers_of_its_text_encoder(detailer: Detailer, face: RGB) -> None:
+    mine = repaint(detailer, face, checkpoint="mine", cfg_scale=20)
+    assert not np.array_equal(mine, repaint(detailer, face, checkpoint="skipping", cfg_scale=20))
 
 
 def test_a_broken_checkpoint_leaves_the_others_served(detailer: Detailer, face: RGB) -> None:

@@ -100,6 +100,8 @@ class ModelSpec:
     """Of detectors: the classes to keep; empty: all."""
     outline: Outline = Outline.BOX
     trigger_words: tuple[str, ...] = ()
+    clip_skip: int = 0
+    """Of bases and checkpoints: layers of the text encoders left out at their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,7 @@ class _Entry(BaseModel):
     classes: tuple[StrictStr | StrictInt, ...] = ()
     outline: Outline = Outline.BOX
     trigger_words: tuple[StrictStr, ...] = ()
+    clip_skip: Annotated[StrictInt, Field(ge=0, le=10)] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -268,6 +271,7 @@ def _spec(file: Path, number: int, table: object) -> ModelSpec:
         classes=entry.classes,
         outline=entry.outline,
         trigger_words=entry.trigger_words,
+        clip_skip=entry.clip_skip,
     )
 
 

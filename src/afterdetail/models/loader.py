@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import psutil
 import torch
@@ -125,7 +126,8 @@ def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Dif
     assert spec.base is not None, "the catalogue gives every diffusion model a base"
     path = locate(spec)
     load = load_single_file if path.is_file() else load_folder
-    return load(spec.name, spec.base, path, device, dtype)
+    model = load(spec.name, spec.base, path, device, dtype)
+    return replace(model, clip_skip=spec.clip_skip) if spec.clip_skip else model
 
 
 def resident_bytes(models: Iterable[DiffusionModel]) -> int:
