@@ -214,7 +214,7 @@ def report(asdff: str | None = None, threads: Sequence[int] = THREADS, rounds: i
     picture = one_picture(asdff, threads, rounds)
     requests = many_requests(threads[-1], rounds)
     return f"""{heading("The engine against a loop of diffusers calls")}
-Model `tiny` (5.2 M parameters) at 128x128. Before timing, each side's pictures were found equal to
+Model `tiny` (5.2 M parameters) at 128x128. Before timing, our pictures were found equal to
 diffusers' to 1 of 255. The sides take turns; figures are medians of {rounds} rounds, ratios medians
 of the rounds' own.
 
