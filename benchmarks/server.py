@@ -64,6 +64,11 @@ class Server:
         return next(float(value) for key, _, value in lines if key == name)
 
     @property
+    def processor_seconds(self) -> float:
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    @property
     def megabytes(self) -> float:
         return float(self.process.memory_info().rss / 1e6)
 
@@ -119,21 +124,27 @@ def overhead(server: Server) -> str:
     options = DetailOptions(steps=1, seed=1, max_num_detections=1)
     library: list[float] = []
     over_http: list[float] = []
+    library_work: list[float] = []
+    server_work: list[float] = []
     torch.set_num_threads(1)
     with Detailer("tiny", "cpu") as detailer:
         for _ in range(ROUNDS):
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             images.encode(detailer.run(images.decode(data), options).picture, "jpeg")
-            between = time.perf_counter()
+            library_work.append(time.process_time() - worked)
+            between, worked = time.perf_counter(), server.processor_seconds
             assert server.ask("POST", "/adetailer", body)[0] == 200
+            server_work.append(server.processor_seconds - worked)
             library.append(between - began)
             over_http.append(time.perf_counter() - between)
     ours, theirs = (statistics.median(times[1:]) * 1000 for times in (library, over_http))
+    work = (statistics.mean(server_work[1:]) - statistics.mean(library_work[1:])) * 1000
     extra = statistics.median(b - a for a, b in zip(library[1:], over_http[1:], strict=True)) * 1000
     return (
         f"| library, ms | {ours:.1f} |\n| HTTP, ms | {theirs:.1f} |\n"
         f"| added (median of pairs; budget {BUDGET_MS}), ms | {extra:.1f} |\n"
         f"| added, fastest run, ms | {(min(over_http) - min(library)) * 1000:.1f} |\n"
+        f"| added, processor time of the server, ms | {work:.1f} |\n"
     )
 
 

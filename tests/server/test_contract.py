@@ -259,7 +259,9 @@ def test_the_same_seed_gives_the_same_pixels(client: TestClient, body: Body) -> 
 
 def test_options_reach_the_pixels(client: TestClient, body: Body) -> None:
     """A padding, a blur and a guidance of another value each give another picture."""
-    changes: list[Body] = [{}, {"mask_padding": 0}, {"mask_blur": 30}, {"cfg_scale": 1}]
+    # Without a prompt guidance has nothing to guide to: any scale gives the same picture.
+    guided = {"prompt": "a face", "cfg_scale": 50}
+    changes: list[Body] = [{}, {"mask_padding": 0}, {"mask_blur": 30}, guided]
     changes += [{"prompt": "a face"}, {"sampler": "DDPM"}, {"strength": 1}, {"steps": 4}]
     pictures = [client.post("/adetailer", json=body | change).json()["image_b64"]
                 for change in changes]  # fmt: skip

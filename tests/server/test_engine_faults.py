@@ -118,7 +118,7 @@ def test_row_27_out_of_memory_halves_the_batch(with_hook: Open, two_faces: Body)
 def test_row_30_a_hung_engine_is_not_live(with_hook: Open, body: Body) -> None:
     release = threading.Event()
     hook = faults.Hook({1: faults.hangs(release)})
-    settings = {"hung_after": 0.5, "request_timeout": 1.5}
+    settings = {"hung_after": 0.5}
     with with_hook(hook, **settings) as client:
         asking = threading.Thread(target=lambda: client.post("/adetailer", json=body))
         asking.start()

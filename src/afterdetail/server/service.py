@@ -110,7 +110,8 @@ class Service:
             return
         engine = self.detailer.result().engine
         if not engine.alive:
-            raise engine.failure or EngineStopped("the engine has stopped")
+            failure = engine.failure or EngineStopped("the engine has stopped")
+            raise failure.with_traceback(None)  # or each raise would add to it
         if engine.seconds_since_tick > self.hung_after:
             raise EngineStopped("the engine hangs")
 
