@@ -84,8 +84,7 @@ class Setting:
 
 
 SETTINGS = (
-    *(Setting(Sampler.DDIM, strength) for strength in (0.2, 0.3, 0.4, 0.5, 0.75)),
-    Setting(Sampler.DDIM, 0.4, 50),
+    *(Setting(Sampler.DDIM, strength) for strength in (0.2, 0.4, 0.75)),
     Setting(Sampler.K_EULER, 0.4),
     Setting(Sampler.DPM_PLUS_PLUS_2M_KARRAS, 0.4),
 )
