@@ -16,8 +16,8 @@ FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling
 def degrade(rgb: RGB, face: float, rng: np.random.Generator) -> RGB:
     """``rgb`` as if its face, ``face`` pixels high, had been painted 16 to 40 pixels high.
 
-    The picture keeps its size. A third is smeared or doubled before it is shrunk, as a diffusion
-    model misplaces features; half is saved as JPEG, some with noise.
+    The picture keeps its size. About half are smeared or doubled before they are shrunk, as a
+    diffusion model misplaces features; half are saved as JPEG, some with noise.
     """
     factor = max(1.5, face / float(np.exp(rng.uniform(np.log(16), np.log(40)))))
     picture = rgb
