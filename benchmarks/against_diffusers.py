@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -162,10 +163,13 @@ def many_requests(threads: int, count: int) -> str:
         "| side | faces/s | p50 s | p95 s | throughput | p95 |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    contestants = [(LOOP, lambda: loop_latencies(loop, requests))]
-    for backend in backends(threads):
-        run = lambda backend=backend: engine_latencies(backend, requests)  # noqa: E731
-        contestants.append((f"ours, {backend.name}", run))
+    contestants = [
+        (LOOP, partial(loop_latencies, loop, requests)),
+        *(
+            (f"ours, {backend.name}", partial(engine_latencies, backend, requests))
+            for backend in backends(threads)
+        ),
+    ]
     torch.set_num_threads(threads)
     rounds = [[run() for _, run in contestants] for _ in range(count)]
     for index, (name, _) in enumerate(contestants):

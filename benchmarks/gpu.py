@@ -189,7 +189,7 @@ def sdxl_step_table(setting: Setting) -> str:
 
 def sdxl_step(unet: Any, rows: int, setting: Setting) -> Callable[[], object]:
     side = setting.side // 8 if setting.small else 128
-    kind = {"device": setting.device, "dtype": setting.dtype}
+    kind: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
     latents = torch.randn(rows, 4, side, side, **kind).to(memory_format=torch.channels_last)
     added = {"text_embeds": torch.randn(rows, 1280, **kind),
              "time_ids": torch.ones(rows, 6, **kind)}  # fmt: skip

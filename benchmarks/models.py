@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,7 +69,7 @@ def _random(name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
 
 def random_lora(model: DiffusionModel, file: Path) -> Path:
     """Rank 16 on every attention and feed-forward layer of the UNet and every text layer."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for network in ("unet", "text_encoder"):
         for name, layer in model.networks[network].named_modules():
             if isinstance(layer, torch.nn.Linear) and "time_emb" not in name:
@@ -150,14 +151,14 @@ def measure_lora(file: Path) -> None:
     model = load_model(spec, CPU, torch.float32)
     line = random_lora(model, file.with_name("line.safetensors"))
     lora = ModelSpec("line", Kind.LORA, Source(path=str(line)), Base.SD15)
-    costs = [cost(lambda n=n: with_loras(model, [LoraUse(lora, 0.1 * n)])) for n in range(1, 4)]
+    costs = [cost(partial(with_loras, model, [LoraUse(lora, 0.1 * n)])) for n in range(1, 4)]
     wall, cpu = (statistics.median(pair[i] for pair in costs) for i in range(2))
     print(f"| a set of LoRAs never used before, float32 | {wall:.2f} s, {cpu:.2f} s of CPU |")
     pool = ModelPool(CPU)
     sets = [frozenset({LoraUse(lora, weight)}) for weight in (0.5, 1.0)]
     for used in sets:
         pool.get(spec, used)
-    again = statistics.median(seconds(lambda u=u: pool.get(spec, u)) for u in sets * 5)
+    again = statistics.median(seconds(partial(pool.get, spec, u)) for u in sets * 5)
     print(f"| change to a set that is in memory | {again * 1e3:.1f} ms |")
 
 

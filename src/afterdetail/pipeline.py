@@ -90,9 +90,9 @@ class Detailer:
         )
 
     def load(self) -> None:
-        """Read the weights of every base served, so that the first picture need not wait."""
+        """Get every base served ready to run, so that the first picture need not wait."""
         for spec in self.catalogue.bases().values():
-            self._pool.get(spec)
+            self._engine.prepare(self._pool.get(spec), spec.sizes)
 
     def close(self) -> None:
         """Let the jobs in flight finish and end the engine's thread."""

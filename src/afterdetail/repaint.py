@@ -136,6 +136,8 @@ class Brush:
         with watch("mask"):
             planned = [(target, self._plan(target, canvas)) for target in targets]
             jobs = [self._job(canvas, target, region) for target, region in planned]
+        with watch("load"):
+            self.engine.prepare(self.model, sorted({region.size for _, region in planned}))
         with watch("inpaint"):
             patches = self._wait([self.engine.add(job) for job in jobs])
         return [
