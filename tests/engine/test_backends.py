@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def test_what_cannot_be_converted_runs_eagerly(
         assert torch.equal(actual, EagerBackend().predict(tiny, *inputs(2)))
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
 class TestIRCache:
     def test_a_converted_network_is_read_back(self, tiny: DiffusionModel, tmp_path: Path) -> None:
         graph = small_graph()
@@ -133,7 +135,6 @@ class TestIRCache:
         assert [item.name for item in tmp_path.iterdir()] == [fingerprint(nine_channels.unet)]
 
     def test_other_weights_have_another_name(self, nine_channels: DiffusionModel) -> None:
-        pytest.importorskip("openvino")
         before = fingerprint(nine_channels.unet)
         bias = nine_channels.unet.conv_out.bias
         bias.add_(1)
