@@ -87,7 +87,7 @@ def around(box: Box, picture: Image.Image, margin: float) -> Area:
 def describe(shown: Shown) -> None:
     result = shown.result
     found, done = result.num_objects_detected, result.num_objects_inpainted
-    print(f"\n{shown.scene.title}: faces: {found} found, {done} repainted")
+    print(f"\n{shown.scene.title}: found {found}, repainted {done}")
     for item in result.objects:
         box = item.detection.box
         print(
