@@ -92,6 +92,8 @@ class Settings(BaseSettings):
 
     resolutions: Literal["listed", "any"] = "listed"
     """`listed`: pictures have one of the sizes of the hosted endpoint; `any`: any size."""
+    detectors: Literal["listed", "any"] = "listed"
+    """`listed`: the six detectors of the hosted endpoint; `any`: all of its catalogue."""
     max_body_bytes: PositiveInt = 32_000_000
     """Bytes of a request's body; base64 is a third larger than the picture."""
     max_pixels: PositiveInt = 50_000_000

@@ -46,6 +46,21 @@ class Kind(StrEnum):
     EMBEDDING = "embedding"
     DETECTOR = "detector"
 
+    @property
+    def field(self) -> str:
+        """The request field to blame when such a model is missing."""
+        return FIELDS[self]
+
+
+FIELDS = {
+    Kind.BASE: "inpainting_base_model",
+    Kind.CHECKPOINT: "checkpoint",
+    Kind.REFINER: "use_refiner",
+    Kind.LORA: "loras",
+    Kind.EMBEDDING: "prompt",
+    Kind.DETECTOR: "detector",
+}
+
 
 class Outline(StrEnum):
     """What of a detected object is repainted."""

@@ -241,7 +241,9 @@ def remedy(spec: ModelSpec) -> str:
 
 
 def _unavailable(spec: ModelSpec, message: str) -> ModelUnavailable:
-    return ModelUnavailable(message, public=f"{spec.name} is not on this server")
+    return ModelUnavailable(
+        message, field=spec.kind.field, public=f"{spec.name} is not on this server"
+    )
 
 
 def _pull_failed(spec: ModelSpec, error: Exception) -> AfterdetailError:

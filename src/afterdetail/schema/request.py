@@ -48,14 +48,12 @@ class ImageSource(BaseModel):
 
 
 # The order of the bases is the order of the fields on the API page: the last base comes first.
-class AdetailerRequest(DetailOptions, ImageSource):
-    """A picture and how to detail it. Unknown fields are ignored."""
+class AnyDetectorRequest(DetailOptions, ImageSource):
+    """A picture and how to detail it, with any detector of the server's catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    detector: Detector
-    """Detection model to use. Configures whether e.g. faces or hands are targeted for
-    after-detailing."""
+    detector: StrictStr
 
     @model_validator(mode="after")
     def _has_one_image(self) -> Self:
@@ -78,3 +76,11 @@ class AdetailerRequest(DetailOptions, ImageSource):
         """The request without its picture."""
         fields = set(DetailOptions.model_fields)
         return DetailOptions.model_validate(self.model_dump(mode="json", include=fields))
+
+
+class AdetailerRequest(AnyDetectorRequest):
+    """A picture and how to detail it. Unknown fields are ignored."""
+
+    detector: Detector
+    """Detection model to use. Configures whether e.g. faces or hands are targeted for
+    after-detailing."""

@@ -17,7 +17,7 @@ from afterdetail.models.choose import choose
 from afterdetail.models.resolutions import RESOLUTIONS, listed
 from afterdetail.options import Base, DetailOptions
 from afterdetail.prompts import styles
-from afterdetail.schema.request import AdetailerRequest
+from afterdetail.schema.request import AdetailerRequest, AnyDetectorRequest
 from afterdetail.schema.response import FieldProblem
 from afterdetail.types import Size
 
@@ -51,13 +51,17 @@ class Incoming:
     is to be fetched.
     """
 
-    request: AdetailerRequest
+    request: AnyDetectorRequest
     ignored: tuple[str, ...]
     picture: bytes | None
 
 
-def parse_request(body: bytes) -> Incoming:
+def parse_request(body: bytes, *, any_detector: bool = False) -> Incoming:
     """Read a JSON body, base64 included.
+
+    Args:
+        any_detector: take any name for the detector, not only those of the hosted endpoint. Names
+            are looked up in the catalogue, nowhere else.
 
     Raises:
         RequestInvalid: it is no JSON object, or fields are missing or wrong.
@@ -65,12 +69,13 @@ def parse_request(body: bytes) -> Incoming:
         InvalidInput: ``init_image`` is not base64.
     """
     fields = _json_object(body)
+    form = AnyDetectorRequest if any_detector else AdetailerRequest
     try:
-        request = AdetailerRequest.model_validate(fields)
+        request = form.model_validate(fields)
     except ValidationError as error:
         raise RequestInvalid(_problems(error)) from None
     styles.find(request.style_preset)
-    ignored = tuple(name for name in fields if name not in AdetailerRequest.model_fields)
+    ignored = tuple(name for name in fields if name not in form.model_fields)
     if request.init_image is None:
         return Incoming(request, ignored, None)
     picture = decode_base64(request.init_image)
@@ -116,7 +121,7 @@ def _decode_slices(payload: str) -> bytes:
 
 
 def resolve(
-    request: AdetailerRequest, size: Size, catalogue: Catalogue, *, any_size: bool
+    request: AnyDetectorRequest, size: Size, catalogue: Catalogue, *, any_size: bool
 ) -> DetailOptions:
     """The options to run, the base model chosen and the picture's size accepted.
 

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from afterdetail.config import Settings
 from afterdetail.errors import Aborted, AfterdetailError
 from afterdetail.lifetime import Lifetime
-from afterdetail.schema.translate import Incoming, parse_request
+from afterdetail.schema.translate import Incoming
 from afterdetail.server import errors
 from afterdetail.server.admission import Permit
 from afterdetail.server.responses import Answer, Responses, State
@@ -94,7 +94,7 @@ class Later:
         for job in jobs:
             permit = self.service.admission.readmit(job.client, len(job.body))
             try:
-                incoming = await asyncio.to_thread(partial(parse_request, job.body))
+                incoming = await asyncio.to_thread(partial(self.service.parse, job.body))
             except AfterdetailError as error:  # it was in order before an upgrade
                 self.service.admission.release(permit)
                 self.store.finish(job.id, _answer(errors.answer(_scope(job.id), error)))

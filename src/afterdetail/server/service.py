@@ -159,12 +159,16 @@ class Service:
                 request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
             )
             permit.size = len(body)
-            incoming = await in_thread(self.parser, partial(parse_request, body))
+            incoming = await in_thread(self.parser, partial(self.parse, body))
         except BaseException:
             self.admission.release(permit)
             raise
         self.admission.know(permit, incoming.request)
         return incoming, body, permit
+
+    def parse(self, body: bytes) -> Incoming:
+        """A body of ``POST /adetailer``; with the server's settings for what it may name."""
+        return parse_request(body, any_detector=self.settings.detectors == "any")
 
     def start(
         self,
