@@ -17,7 +17,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"options", "config", "lifetime"}),
     frozenset({"images", "prompts"}),
     frozenset({"models", "results"}),
-    frozenset({"detectors", "masks", "regions", "waves", "engine", "safety", "composite"}),
+    frozenset(
+        {"detectors", "masks", "regions", "waves", "engine", "safety", "composite", "preview"}
+    ),
     frozenset({"repaint"}),
     frozenset({"pipeline"}),
     frozenset({"schema"}),

@@ -57,8 +57,8 @@ def detect(
 
 
 def _write_preview(picture: Picture, found: list[Detection], file: Path) -> None:
-    from afterdetail.cli.preview import draw
     from afterdetail.images import encode
+    from afterdetail.preview import draw
 
     write(file, encode(draw(picture, found), encoding_of(file)))
 

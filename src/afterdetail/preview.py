@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from afterdetail.types import Box, Detection, Picture, Polygon
+from afterdetail.types import Box, Detection, Mask, Picture, Polygon
 
 Colour = tuple[int, int, int]
 
@@ -26,15 +26,24 @@ FILL = 90
 """Opacity of a filled outline, of 255."""
 
 
-def draw(picture: Picture, detections: Iterable[Detection]) -> Picture:
+def draw(
+    picture: Picture, detections: Iterable[Detection], masks: Sequence[Mask] | None = None
+) -> Picture:
     """A copy of the picture with each object's outline filled, its box, label and score.
 
     Objects take turns with the colours; the most confident is drawn last, on top.
+
+    Args:
+        masks: filled instead of the outlines: what would be repainted, blur and all.
     """
     image = Image.fromarray(picture.rgb).convert("RGBA")
     drawn = list(zip(detections, cycle(COLOURS), strict=False))
-    for detection, colour in reversed(drawn):
-        image = _filled(image, detection, colour)
+    if masks is None:
+        for detection, colour in reversed(drawn):
+            image = _filled(image, detection, colour)
+    else:
+        for mask, colour in zip(masks, cycle(COLOURS), strict=False):
+            _tint(image, mask, colour)
     for detection, colour in reversed(drawn):
         _frame(image, detection, colour)
     return Picture(np.asarray(image.convert("RGB")), picture.alpha, picture.icc_profile)
@@ -46,6 +55,12 @@ def _filled(image: Image.Image, detection: Detection, colour: Colour) -> Image.I
     for part in detection.polygons or (_corners(detection.box),):
         pen.polygon(part, fill=(*colour, FILL), outline=(*colour, 255))
     return Image.alpha_composite(image, layer)
+
+
+def _tint(image: Image.Image, mask: Mask, colour: Colour) -> None:
+    alpha = (mask.alpha.astype(np.uint16) * FILL // 255).astype(np.uint8)
+    place = (mask.box.x0, mask.box.y0)
+    image.paste(Image.new("RGBA", mask.box.size, colour), place, Image.fromarray(alpha))
 
 
 def _frame(image: Image.Image, detection: Detection, colour: Colour) -> None:
