@@ -35,8 +35,8 @@ def check_headers(request: Request, *, max_bytes: int) -> int:
     return int(declared)
 
 
-async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
-    """The whole body, not yet parsed. What a refusal leaves unread stays unread.
+async def read_body(request: Request, *, max_bytes: int, seconds: float) -> list[bytes]:
+    """The whole body in the pieces that it came in. What a refusal leaves unread stays unread.
 
     Raises:
         BodyTooLarge: once more than ``max_bytes`` have come.
@@ -56,7 +56,7 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
         raise UploadTooSlow(f"the body did not arrive within {seconds:g} seconds") from None
     except ClientDisconnect:
         raise Aborted("the client went away") from None
-    return b"".join(chunks)
+    return chunks
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -155,9 +155,10 @@ class Service:
         size = check_headers(request, max_bytes=settings.max_body_bytes)
         permit = self.admission.admit(client_of(request), size)
         try:
-            body = await read_body(
+            chunks = await read_body(
                 request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
             )
+            body = await in_thread(self.parser, partial(b"".join, chunks))
             permit.size = len(body)
             incoming = await in_thread(self.parser, partial(self.parse, body))
         except BaseException:
