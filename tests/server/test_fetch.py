@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from afterdetail.errors import AfterdetailError, InvalidInput, SourceFailed, SourceTimeout
-from afterdetail.server.fetch import Fetcher, Resolver, UrlPolicy, system_resolver
+from afterdetail.server.fetch import Fetcher
+from afterdetail.server.outbound import Resolver, UrlPolicy, system_resolver
 
 if TYPE_CHECKING:
     from tests.server.conftest import Source

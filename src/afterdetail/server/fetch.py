@@ -1,115 +1,36 @@
-"""Fetching ``init_image_url``: one policy for every request this server makes for a client.
+"""Fetching ``init_image_url``: a picture from the internet, so much of it and within a time.
 
-A URL is checked by its text, its host is resolved once, every address it has must be public, and
-the connection goes to the checked address itself; a name that means something else a moment later
-changes nothing. Redirects go the same way again. Proxies of the environment are not used, since
-they would resolve the name a second time.
+Redirects are followed, and go the whole way of the policy again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import cache
-from typing import Self
-from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import httpx
 
-from afterdetail.config import Settings
 from afterdetail.errors import InvalidInput, SourceFailed, SourceTimeout
-from afterdetail.server import addresses
+from afterdetail.server.outbound import (
+    FORBIDDEN,
+    Outbound,
+    Resolver,
+    UrlPolicy,
+    invalid,
+    system_resolver,
+)
 
 FIELD = "init_image_url"
-MAX_URL_LENGTH = 8192
 MAX_REDIRECTS = 5
-MAX_ADDRESSES = 4
-"""Of a host: the next is tried where one does not take connections."""
-PORTS = {"http": 80, "https": 443}
-FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
-NUMERIC_HOST = re.compile(r"(?:[^:]*\.)?(?:\d+|0[xX][0-9a-fA-F]*)\.?")
-"""A host whose last label is a number is an IPv4 address, however it is written (WHATWG URL)."""
-
-Resolver = Callable[[str, int], Awaitable[list[str]]]
-
-
-async def system_resolver(host: str, port: int) -> list[str]:
-    """Every address of a host, best first, as the operating system knows them."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-@dataclass(frozen=True, slots=True)
-class UrlPolicy:
-    """What may be fetched; :class:`~afterdetail.config.Settings` says what each field means."""
-
-    timeout: float
-    max_bytes: int
-    ports: tuple[int, ...]
-    allow_hosts: tuple[str, ...] = ()
-    deny_hosts: tuple[str, ...] = ()
-    allow_private: bool = False
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        return cls(
-            timeout=settings.url_timeout,
-            max_bytes=settings.max_url_bytes,
-            ports=settings.url_ports,
-            allow_hosts=settings.url_allow_hosts,
-            deny_hosts=settings.url_deny_hosts,
-            allow_private=settings.allow_private_urls,
-        )
-
-    def check_url(self, text: str) -> httpx.URL:
-        """The URL, if its text is allowed.
-
-        Raises:
-            InvalidInput: ``url_invalid`` if it is no plain http(s) URL, ``url_blocked`` if its port
-                or host is not allowed.
-        """
-        url = _plain_url(text)
-        if port_of(url) not in self.ports:
-            allowed = ", ".join(map(str, self.ports))
-            raise _blocked(f"port {port_of(url)} is not allowed; allowed: {allowed}")
-        host = host_of(url)
-        if _matches(host, self.deny_hosts):
-            raise _blocked("this host is not allowed")
-        if self.allow_hosts and not _matches(host, self.allow_hosts):
-            raise _blocked("only some hosts are allowed here, and this is none of them")
-        return url
-
-    def check_addresses(self, found: list[str]) -> tuple[str, ...]:
-        """The addresses of a host, if all of them are allowed.
-
-        Raises:
-            InvalidInput: as ``url_blocked``.
-        """
-        if not self.allow_private and not all(
-            addresses.is_public(addresses.parse(text)) for text in found
-        ):
-            raise _blocked("this host is not on the public internet")
-        return tuple(found[:MAX_ADDRESSES])
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """Look there instead."""
-
-    target: str
+HEADERS = {"Accept": "image/png, image/jpeg, image/webp", "Accept-Encoding": "identity"}
 
 
 class Fetcher:
-    """Gets pictures by URL under a policy. One for the whole process; holds no connections."""
+    """Gets pictures by URL under a policy."""
 
     def __init__(self, policy: UrlPolicy, resolver: Resolver = system_resolver) -> None:
         self.policy = policy
-        self.resolver = resolver
+        self.outbound = Outbound(policy, resolver)
 
     async def fetch(self, text: str) -> bytes:
         """The bytes behind a URL, whatever they are.
@@ -122,6 +43,11 @@ class Fetcher:
         try:
             async with asyncio.timeout(self.policy.timeout):
                 return await self._follow(text)
+        except InvalidInput as error:
+            error.field = FIELD
+            raise
+        except SourceFailed as error:
+            raise SourceFailed(f"{FIELD}: {error}") from None
         except (TimeoutError, httpx.TimeoutException):
             limit = f"{self.policy.timeout:g} seconds"
             raise SourceTimeout(f"{FIELD} could not be fetched within {limit}") from None
@@ -130,53 +56,17 @@ class Fetcher:
 
     async def _follow(self, text: str) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
-            url = self.policy.check_url(text)
-            resolved = await self._resolve(url)
-            answer = await self._get_from_any(url, self.policy.check_addresses(resolved))
-            if isinstance(answer, bytes):
-                return answer
-            text = answer.target
-        raise SourceFailed(f"{FIELD} was redirected more than {MAX_REDIRECTS} times")
-
-    async def _resolve(self, url: httpx.URL) -> list[str]:
-        try:
-            return await self.resolver(host_of(url), port_of(url))
-        except (OSError, UnicodeError):
-            raise SourceFailed(f"{FIELD}: there is no such host") from None
-
-    async def _get_from_any(self, url: httpx.URL, found: tuple[str, ...]) -> bytes | Redirect:
-        """The answer of the first address that takes connections."""
-        for address in found:
-            try:
-                return await self._get(url, address)
-            except httpx.ConnectError:
-                continue
-        raise SourceFailed(f"{FIELD}: its host takes no connections")
-
-    async def _get(self, url: httpx.URL, address: str) -> bytes | Redirect:
-        """One request to one address, in the name of the URL's host (Host, TLS name and check)."""
-        headers = {
-            "Host": url.netloc.decode("ascii"),
-            "Accept": "image/png, image/jpeg, image/webp",
-            "Accept-Encoding": "identity",
-            "User-Agent": "afterdetail",
-        }
-        pinned = url.copy_with(host=address, fragment=None)
-        # A client of its own: no cookies and no connections are carried from one source to another.
-        async with httpx.AsyncClient(
-            verify=_tls(), trust_env=False, timeout=self.policy.timeout
-        ) as client:
-            name = {"sni_hostname": host_of(url)}
-            async with client.stream("GET", pinned, headers=headers, extensions=name) as response:
-                if response.has_redirect_location:
-                    return Redirect(_join(url, response.headers["location"]))
-                return await self._body(response)
+            async with self.outbound.request("GET", text, HEADERS) as response:
+                if not response.has_redirect_location:
+                    return await self._body(response)
+                text = _join(self.policy.check_url(text), response.headers["location"])
+        raise SourceFailed(f"redirected more than {MAX_REDIRECTS} times")
 
     async def _body(self, response: httpx.Response) -> bytes:
         if response.status_code != 200:
-            raise SourceFailed(f"{FIELD} was answered with status {response.status_code}")
+            raise SourceFailed(f"answered with status {response.status_code}")
         if response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise SourceFailed(f"{FIELD} was answered compressed")
+            raise SourceFailed("answered compressed")
         declared = response.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared[:20]) > self.policy.max_bytes:
             raise self._too_large()
@@ -189,73 +79,10 @@ class Fetcher:
 
     def _too_large(self) -> InvalidInput:
         limit = f"{self.policy.max_bytes:,} bytes"
-        return InvalidInput(
-            "url_too_large", f"{FIELD} is larger than the limit of {limit}", field=FIELD
-        )
-
-
-@cache  # of one entry: slow to make, safe to share
-def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
-
-
-def host_of(url: httpx.URL) -> str:
-    """The host as TLS writes it: lower case, IDNA, no dot at the end."""
-    return url.raw_host.decode("ascii").lower().rstrip(".")
-
-
-def port_of(url: httpx.URL) -> int:
-    return PORTS[url.scheme] if url.port is None else url.port
-
-
-def _plain_url(text: str) -> httpx.URL:
-    if len(text) > MAX_URL_LENGTH or FORBIDDEN.search(text):
-        raise _invalid("not a URL: too long, or with spaces, backslashes or control characters")
-    try:
-        parts = urlsplit(text)
-        numeric = NUMERIC_HOST.fullmatch(parts.hostname or "")
-        url = httpx.URL(_with_usual_ipv4(parts) if numeric else text)
-    except (httpx.InvalidURL, ValueError):
-        raise _invalid("not a URL") from None
-    if url.scheme not in PORTS:
-        raise _invalid("only http:// and https:// URLs are fetched; send other pictures as base64")
-    if "@" in parts.netloc:
-        raise _invalid("a URL with a user name or password is not fetched")
-    if not url.host or "%" in url.host:
-        raise _invalid("a URL needs a plain host")
-    return url
-
-
-def _with_usual_ipv4(parts: SplitResult) -> str:
-    """The URL with its IPv4 address as four decimal numbers, not octal, hexadecimal or fewer.
-
-    Raises:
-        ValueError: the host only looked like an address.
-    """
-    try:
-        address = socket.inet_ntoa(socket.inet_aton((parts.hostname or "").rstrip(".")))
-    except OSError:
-        raise ValueError("not an IPv4 address") from None
-    port = "" if parts.port is None else f":{parts.port}"
-    return urlunsplit(parts._replace(netloc=address + port))
+        return InvalidInput("url_too_large", f"the picture is larger than the limit of {limit}")
 
 
 def _join(url: httpx.URL, location: str) -> str:
     if FORBIDDEN.search(location):
-        raise _invalid("redirected to something that is not a URL")
+        raise invalid("redirected to something that is not a URL")
     return str(url.join(location))
-
-
-def _matches(host: str, patterns: tuple[str, ...]) -> bool:
-    return any(
-        host == pattern.lstrip(".") or (pattern.startswith(".") and host.endswith(pattern))
-        for pattern in patterns
-    )
-
-
-def _invalid(message: str) -> InvalidInput:
-    return InvalidInput("url_invalid", f"{FIELD}: {message}", field=FIELD)
-
-
-def _blocked(message: str) -> InvalidInput:
-    return InvalidInput("url_blocked", f"{FIELD}: {message}", field=FIELD)

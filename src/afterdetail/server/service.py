@@ -33,8 +33,9 @@ from afterdetail.schema.response import AdetailerResponse
 from afterdetail.schema.translate import Incoming, parse_request, resolve
 from afterdetail.server.admission import Admission, Limits, Permit
 from afterdetail.server.body import check_headers, read_body
-from afterdetail.server.fetch import Fetcher, UrlPolicy
+from afterdetail.server.fetch import Fetcher
 from afterdetail.server.metrics import Metrics
+from afterdetail.server.outbound import UrlPolicy
 from afterdetail.server.turns import Turns
 from afterdetail.types import Picture
 
