@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from dataclasses import dataclass
@@ -68,6 +69,26 @@ def _words(value: Any) -> Any:
 Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Ports: TypeAlias = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_words)]
 Tokens: TypeAlias = Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)]
+
+
+def _webhook_key(value: Any) -> Any:
+    """The bytes of a secret as Standard Webhooks writes it.
+
+    Raises:
+        ValueError: it is written otherwise; its text is not told.
+    """
+    if not isinstance(value, str) or not value:
+        return value or b""
+    try:
+        key = base64.b64decode(value.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not value.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("needs whsec_ and 24 to 64 bytes in base64")
+    return key
+
+
+WebhookKey: TypeAlias = Annotated[bytes, NoDecode, BeforeValidator(_webhook_key)]
 
 
 def default_state_dir() -> Path:
@@ -137,6 +158,9 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """How the log is written, to standard error."""
 
+    webhook_secret: Annotated[WebhookKey, Field(repr=False)] = b""
+    """`whsec_` and 24 to 64 bytes in base64, which sign webhooks; empty: none are sent."""
+
     public_url: str = ""
     """Where clients reach the server, as in `https://example.org`; empty: as they addressed it."""
 
@@ -187,7 +211,7 @@ def _shown(name: str, field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, tuple):
         value = ",".join(map(str, value))
-    return "" if value in ("", None) else f"`{str(value).lower()}`"
+    return "" if value in ("", b"", None) else f"`{str(value).lower()}`"
 
 
 def _one_line(field: FieldInfo) -> str:

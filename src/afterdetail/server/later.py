@@ -22,6 +22,7 @@ from afterdetail.server import errors
 from afterdetail.server.admission import Permit
 from afterdetail.server.responses import Answer, Responses, State
 from afterdetail.server.service import Service, client_of
+from afterdetail.server.webhooks import HEADER, Webhooks, check_header
 
 log = logging.getLogger("afterdetail.server")
 
@@ -33,8 +34,9 @@ PREFIX = "/adetailer/responses"
 
 
 def wants_later(request: Request) -> bool:
-    """Whether the client asks for the asynchronous form."""
-    return request.headers.get("x-octoai-async", "").lower() not in SYNCHRONOUS
+    """Whether the client asks for the asynchronous form. A webhook asks for it too."""
+    asked = request.headers.get("x-octoai-async", "").lower() not in SYNCHRONOUS
+    return asked or HEADER in request.headers
 
 
 class Later:
@@ -54,12 +56,21 @@ class Later:
             seconds=settings.async_hours * 3600,
         )
 
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        key = self.service.settings.webhook_secret
+        return Webhooks(self.store, self.service.fetcher.outbound, key)
+
     async def accept(self, request: Request) -> Response:
         """Keep a request that is in order, begin its work, and tell where to ask after it."""
+        webhook = request.headers.get(HEADER, "")
+        if HEADER in request.headers:
+            enabled = bool(self.service.settings.webhook_secret)
+            check_header(webhook, self.service.fetcher.outbound, enabled=enabled)
         incoming, body, permit = await self.service.receive(request)
         try:
             client = client_of(request)
-            number = await asyncio.to_thread(lambda: self.store.add(client, body))
+            number = await asyncio.to_thread(lambda: self.store.add(client, body, webhook))
         except BaseException:
             self.service.admission.release(permit)
             raise
@@ -91,13 +102,15 @@ class Later:
         except AfterdetailError as error:
             log.error("the asynchronous form is off: %s", error)
             return
+        if self.service.settings.webhook_secret:
+            await self.webhooks.resume()
         for job in jobs:
             permit = self.service.admission.readmit(job.client, len(job.body))
             try:
                 incoming = await asyncio.to_thread(partial(self.service.parse, job.body))
             except AfterdetailError as error:  # it was in order before an upgrade
                 self.service.admission.release(permit)
-                self.store.finish(job.id, _answer(errors.answer(_scope(job.id), error)))
+                await self._finish(job.id, errors.answer(_scope(job.id), error))
             else:
                 self._start(job.id, incoming, permit)
 
@@ -107,6 +120,8 @@ class Later:
             lifetime.end()
         if self._running:
             await asyncio.wait(set(self._running), timeout=PATIENCE)
+        if "webhooks" in self.__dict__:
+            await self.webhooks.close()
         if "store" in self.__dict__:
             self.store.close()
 
@@ -137,7 +152,12 @@ class Later:
         except Exception:
             log.exception("request %s: unforeseen", number)
             response = errors.internal_error(_scope(number))
+        await self._finish(number, response)
+
+    async def _finish(self, number: str, response: Response) -> None:
         await asyncio.to_thread(self.store.finish, number, _answer(response))
+        if self.service.settings.webhook_secret:
+            self.webhooks.begin(number)
 
 
 def _scope(number: str) -> Scope:

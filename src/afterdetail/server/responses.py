@@ -19,7 +19,12 @@ from pathlib import Path
 
 from afterdetail.errors import AfterdetailError, QueueFull
 
-TABLE = """
+TABLES = """
+CREATE TABLE IF NOT EXISTS webhooks (
+    id TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    attempts INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY,
     client TEXT NOT NULL,
@@ -28,7 +33,7 @@ CREATE TABLE IF NOT EXISTS responses (
     finished REAL,
     status INTEGER,
     headers TEXT
-)
+);
 """
 REMEMBERED = 30 * 86400
 """Seconds for which an expired id is answered 410; then nothing is known of it."""
@@ -78,6 +83,14 @@ class Unfinished:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Whom to tell of a completed job, and how often that has failed."""
+
+    url: str
+    attempts: int
+
+
 class Responses:
     """Jobs and results, on disk. Thread-safe; every call blocks for a moment.
 
@@ -110,8 +123,11 @@ class Responses:
         with self._lock:
             self._table.close()
 
-    def add(self, client: str, body: bytes) -> str:
+    def add(self, client: str, body: bytes, webhook: str = "") -> str:
         """Keep a request; returns the id of its response.
+
+        Args:
+            webhook: the URL to tell when it is completed; empty for none.
 
         Raises:
             QueueFull: no room for it.
@@ -126,6 +142,8 @@ class Responses:
                 "INSERT INTO responses (id, client, state, size) VALUES (?, ?, ?, ?)",
                 (number, client, State.PENDING, len(body)),
             )
+            if webhook:
+                self._table.execute("INSERT INTO webhooks VALUES (?, ?, 0)", (number, webhook))
             return number
 
     def state(self, number: str, client: str) -> State:
@@ -190,6 +208,35 @@ class Responses:
                 Unfinished(id_, client, self._request(id_).read_bytes()) for id_, client in rows
             ]
 
+    def webhook(self, number: str) -> Webhook | None:
+        """Whom to tell of a job; None if nobody is to be told, or all is said."""
+        with self._lock:
+            row = self._table.execute(
+                "SELECT url, attempts FROM webhooks WHERE id = ?", (number,)
+            ).fetchone()
+        return row and Webhook(*row)
+
+    def attempted(self, number: str) -> None:
+        """Telling it has failed once more."""
+        with self._lock:
+            self._table.execute(
+                "UPDATE webhooks SET attempts = attempts + 1 WHERE id = ?", (number,)
+            )
+
+    def delivered(self, number: str) -> None:
+        """It is told, or given up."""
+        with self._lock:
+            self._table.execute("DELETE FROM webhooks WHERE id = ?", (number,))
+
+    def undelivered(self) -> list[str]:
+        """The completed jobs of which somebody is still to be told."""
+        with self._lock:
+            rows = self._table.execute(
+                "SELECT id FROM webhooks JOIN responses USING (id) WHERE state = ?",
+                (State.COMPLETED,),
+            ).fetchall()
+        return [number for (number,) in rows]
+
     def _expire(self) -> None:
         """Remove what is too old: first the file, much later the memory of it."""
         now = self._clock()
@@ -235,7 +282,7 @@ def _open(folder: Path) -> sqlite3.Connection:
         )
         table.execute("PRAGMA locking_mode = EXCLUSIVE")
         table.execute("PRAGMA journal_mode = WAL")
-        table.execute(TABLE)
+        table.executescript(TABLES)
         table.execute("UPDATE responses SET state = state")  # takes the lock now
     except (OSError, sqlite3.Error) as error:
         if table is not None:
