@@ -157,6 +157,9 @@ class Settings(BaseSettings):
     """Token for `/metrics`; without it they answer to this machine only."""
     log_format: Literal["text", "json"] = "text"
     """How the log is written, to standard error."""
+    traces: bool = False
+    """Send OpenTelemetry traces to the collector that its own variables name. Needs the extra
+    `otel`."""
 
     webhook_secret: Annotated[WebhookKey, Field(repr=False)] = b""
     """`whsec_` and 24 to 64 bytes in base64, which sign webhooks; empty: none are sent."""

@@ -19,20 +19,28 @@ from afterdetail.server.later import PREFIX, Later, wants_later
 from afterdetail.server.metrics import may_read
 from afterdetail.server.middleware import Accounts, BearerTokens, RequestIds
 from afterdetail.server.service import Service
+from afterdetail.server.traces import Traced, Traces, make_traces
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
 
 
-def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None = None) -> FastAPI:
+def create_app(
+    detailer: Detailer | Future[Detailer],
+    settings: Settings | None = None,
+    traces: Traces | None = None,
+) -> FastAPI:
     """The application around a detailer, or around one that is still being loaded.
 
     Args:
         detailer: until a future is done, requests are answered 503 ``loading``.
         settings: default: those of the environment.
+        traces: default: those that the settings ask for.
     """
     settings = settings or load_settings()
-    service = Service.of(settings, detailer if isinstance(detailer, Future) else _done(detailer))
+    traces = traces or make_traces(settings)
+    loading = detailer if isinstance(detailer, Future) else _done(detailer)
+    service = Service.of(settings, loading, traces)
 
     later = Later(service)
 
@@ -43,6 +51,8 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
         resuming.cancel()
         await later.close()
         service.close()
+        if traces:
+            traces.close()
 
     app = FastAPI(
         title="afterdetail",
@@ -54,7 +64,9 @@ def create_app(detailer: Detailer | Future[Detailer], settings: Settings | None 
     if tokens:
         app.add_middleware(BearerTokens, tokens=tokens)
     app.add_middleware(RequestIds)
-    app.add_middleware(Accounts, metrics=service.metrics)  # the last one added is the outermost
+    app.add_middleware(Accounts, metrics=service.metrics)
+    if traces:
+        app.add_middleware(Traced, traces=traces)  # the last one added is the outermost
     errors.install(app)
     _add_routes(app, service, later)
     with_request_schema(app, secured=bool(tokens))

@@ -36,6 +36,7 @@ from afterdetail.server.body import check_headers, read_body
 from afterdetail.server.fetch import Fetcher
 from afterdetail.server.metrics import Metrics
 from afterdetail.server.outbound import UrlPolicy
+from afterdetail.server.traces import Traces
 from afterdetail.server.turns import Turns
 from afterdetail.types import Picture
 
@@ -64,11 +65,14 @@ class Service:
     metrics: Metrics
     parser: ThreadPoolExecutor
     workers: ThreadPoolExecutor
+    traces: Traces | None = None
     tasks: set[asyncio.Task[Response]] = field(default_factory=set)
     door: Door = field(default_factory=lambda: Door())
 
     @classmethod
-    def of(cls, settings: Settings, detailer: Future[Detailer]) -> Self:
+    def of(
+        cls, settings: Settings, detailer: Future[Detailer], traces: Traces | None = None
+    ) -> Self:
         limits = Limits(
             work=settings.queue_work,
             seconds=settings.queue_seconds,
@@ -86,6 +90,7 @@ class Service:
             turns=Turns(settings.threads),
             parser=ThreadPoolExecutor(1, thread_name_prefix="parse"),
             workers=ThreadPoolExecutor(settings.threads, thread_name_prefix="request"),
+            traces=traces,
         )
 
     def close(self) -> None:
@@ -233,10 +238,13 @@ class Service:
                 await begun()
             if lifetime.deadline is None:
                 lifetime.deadline = time.monotonic() + self.settings.request_timeout
+            began = time.time_ns()
             work = partial(self._detail, incoming, data, lifetime)
             result, response = await in_thread(self.workers, work, lifetime)
         self.admission.learn(result.num_objects_detected)
         self.metrics.saw_result(result)
+        if self.traces:
+            self.traces.saw_result(result, began)
         return response
 
     def _detail(
