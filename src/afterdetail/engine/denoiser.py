@@ -2,13 +2,15 @@
 
 The loop is that of diffusers' ``StableDiffusionInpaintPipeline``, turned inside out: what its call
 does before the loop is :func:`begin`, the forward is :func:`predict`, the rest of a step is
-:func:`advance`. Random numbers are drawn in that pipeline's order from a CPU generator of the job's
-own, so the same seed gives the same picture there and here, and on every device.
+:func:`advance`. A job with a refiner changes its model once, by :func:`hand_over`. Random numbers
+are drawn in that pipeline's order from a CPU generator of the job's own, so the same seed gives the
+same picture there and here, and on every device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,9 @@ from afterdetail.engine.backend import Backend
 from afterdetail.engine.job import Job, Running
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.text import Conditioning
+
+SPACING = ("timestep_spacing", "steps_offset")
+"""What of a scheduler's configuration decides which timesteps there are."""
 
 Moments = tuple[torch.Tensor, torch.Tensor]
 """Mean and standard deviation of encoded latents, float32 ``(1, C, h, w)`` each."""
@@ -46,19 +51,63 @@ def begin(
     known = None if model.takes_mask and full else _sample(model, clean, generator)
     noise = _draw(clean[0], generator)
     hidden = _sample(model, masked if masked is not None else clean, generator)
+    if known is None and job.refiner:
+        known = _sample(model, clean, generator)
     latent_mask = F.interpolate(mask, size=noise.shape[-2:]).to(model.device)
     return Running(
         job=job,
+        model=model,
         generator=generator,
         sampler=sampler,
         timesteps=timesteps,
+        end=_own_end(job, sampler, timesteps),
         latents=_first_latents(sampler, timesteps, noise, None if full else known),
         noise=noise,
         mask=latent_mask,
-        known=None if model.takes_mask else known,
+        known=known,
         channels=torch.cat([latent_mask, hidden], dim=1) if model.takes_mask else None,
         embeddings=text.tokens,
         added=text.added,
+    )
+
+
+def _own_end(job: Job, sampler: object, timesteps: torch.Tensor) -> int:
+    if job.refiner is None:
+        return len(timesteps)
+    return samplers.hand_over_index(sampler, timesteps, job.strength)
+
+
+def hand_over(running: Running, text: Conditioning) -> Running:
+    """The job as its refiner takes it over: the same latents and noise, a sampler without history.
+
+    The steps are those that the first model's schedule has left, so that no noise level is passed
+    over; all else is the refiner's own.
+
+    Args:
+        text: the job's prompts as the refiner reads them.
+    """
+    job, refiner = running.job, running.job.refiner
+    assert refiner is not None, "only a job with a refiner is handed over"
+    spacing = {key: running.sampler.config[key] for key in SPACING if key in running.sampler.config}
+    sampler, timesteps = samplers.make_sampler(
+        job.sampler,
+        {**refiner.scheduler_config, **spacing},
+        job.steps,
+        job.strength,
+        job.seed,
+        skipped=running.end,
+    )
+    return replace(
+        running,
+        model=refiner,
+        sampler=sampler,
+        timesteps=timesteps,
+        end=len(timesteps),
+        channels=None,
+        embeddings=text.tokens,
+        added=text.added,
+        index=0,
+        before=running.end,
     )
 
 
@@ -106,7 +155,7 @@ def predict(
     added = _added(batch)
     filler = pinned - len(rows)
     prediction = backend.predict(
-        batch[0].job.model,
+        batch[0].model,
         _filled(rows, filler),
         _filled(timesteps, filler),
         _filled(embeddings, filler),
@@ -155,9 +204,9 @@ def advance(running: Running, prediction: torch.Tensor) -> None:
         running.sampler, prediction, timestep, running.latents, running.generator
     )
     running.index += 1
-    if running.known is not None:
+    if running.known is not None and not running.model.takes_mask:
         known = running.known
-        if not running.done:
+        if running.index < len(running.timesteps):
             following = running.timesteps[running.index].reshape(1)
             known = running.sampler.add_noise(known, running.noise, following)
         latents = (1 - running.mask) * known + running.mask * latents

@@ -9,25 +9,37 @@ import torch
 from afterdetail.engine import codec, denoiser
 from afterdetail.engine.job import Job, Running
 from afterdetail.engine.prompts import PromptCache
+from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.text import Conditioning, Windows, condition, prompt_windows
 
 
 def encode(jobs: Sequence[Job], prompts: PromptCache) -> list[Running]:
     """Start jobs of one model and one picture size."""
-    texts = _conditioning(jobs, prompts)
+    texts = _conditioning(jobs[0].model, jobs, prompts)
     masks = [codec.to_mask(job.mask) for job in jobs]
     clean, masked = _latents(jobs, masks)
     parts = zip(jobs, texts, masks, clean, masked, strict=True)
     return [denoiser.begin(*part) for part in parts]
 
 
-def _conditioning(jobs: Sequence[Job], prompts: PromptCache) -> list[Conditioning]:
+def hand_over(batch: Sequence[Running], prompts: PromptCache) -> list[Running]:
+    """Jobs as their refiner takes them over; jobs of one refiner."""
+    jobs = [running.job for running in batch]
+    refiner = batch[0].successor
+    assert refiner is not None, "only jobs with a refiner are handed over"
+    texts = _conditioning(refiner, jobs, prompts)
+    return [denoiser.hand_over(running, text) for running, text in zip(batch, texts, strict=True)]
+
+
+def _conditioning(
+    model: DiffusionModel, jobs: Sequence[Job], prompts: PromptCache
+) -> list[Conditioning]:
     """What the UNet is told of each job; a prompt that several jobs share is encoded once."""
-    texts = [_texts(job) for job in jobs]
-    encoded = prompts.encode(jobs[0].model, [text for pair in texts for text in pair])
+    texts = [_texts(model, job) for job in jobs]
+    encoded = prompts.encode(model, [text for pair in texts for text in pair])
     return [
         condition(
-            job.model,
+            model,
             [encoded[text] for text in pair],
             *job.image.shape[:2],
             blank_negative=not job.negative_prompt,
@@ -36,14 +48,14 @@ def _conditioning(jobs: Sequence[Job], prompts: PromptCache) -> list[Conditionin
     ]
 
 
-def _texts(job: Job) -> tuple[Windows, ...]:
+def _texts(model: DiffusionModel, job: Job) -> tuple[Windows, ...]:
     """The windows of each row, the shorter prompt filled up with empty windows."""
-    positive = prompt_windows(job.model, job.prompt)
+    positive = prompt_windows(model, job.prompt)
     if not job.guided:
         return (positive,)
-    negative = prompt_windows(job.model, job.negative_prompt)
+    negative = prompt_windows(model, job.negative_prompt)
     length = max(len(positive), len(negative))
-    empty = prompt_windows(job.model, "")
+    empty = prompt_windows(model, "")
     return tuple(text + empty * (length - len(text)) for text in (negative, positive))
 
 

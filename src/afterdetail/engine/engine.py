@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from afterdetail.engine import decoder, denoiser, encoder, memory
-from afterdetail.engine.backend import Backend, default_backend
+from afterdetail.engine.backend import Backend, EagerBackend
 from afterdetail.engine.job import Job, Progress, Running
 from afterdetail.engine.prompts import PromptCache
 from afterdetail.engine.scheduler import Entry, Scheduler, Stage
@@ -55,12 +55,12 @@ class Engine:
         pinned_rows: run every forward with exactly this many rows (a guided job has two), so
             that not even the last bit of a result depends on the other jobs. Costs the speed
             of batching, unless the backend computes rows apart.
-        backend: what runs the UNet; by default the fastest there is.
+        backend: what runs the UNet.
     """
 
     scheduler: Scheduler = field(default_factory=Scheduler)
     pinned_rows: int | None = None
-    backend: Backend = field(default_factory=default_backend)
+    backend: Backend = field(default_factory=EagerBackend)
     _prompts: PromptCache = field(default_factory=PromptCache)
     _slots: dict[int, Slot] = field(default_factory=dict)
     _finished: list[Finished] = field(default_factory=list)
@@ -88,12 +88,17 @@ class Engine:
     def add(self, job: Job) -> int:
         """Take a job, which joins at the next step; returns its number."""
         self._count += 1
-        height, width = job.mask.shape
-        size = (width, height)
-        shape = (job.model.name, size)
-        if not self.scheduler.knows(shape):
-            self.scheduler.limit(shape, memory.row_limit(job.model, size))
-        entry = Entry(self._count, job.model, job.rows, time.monotonic(), job.deadline, shape=shape)
+        for model in (job.model, job.refiner):
+            if model and not self.scheduler.knows(_shape(model, job)):
+                self.scheduler.limit(_shape(model, job), memory.row_limit(model, _size(job)))
+        entry = Entry(
+            number=self._count,
+            model=job.model,
+            rows=job.rows,
+            waiting_since=time.monotonic(),
+            deadline=job.deadline,
+            shape=_shape(job.model, job),
+        )
         self._slots[entry.number] = Slot(job, entry)
         self.scheduler.add(entry)
         return entry.number
@@ -122,12 +127,16 @@ class Engine:
 
     def _encode(self, slots: Sequence[Slot]) -> None:
         for group in self._groups(slots):
-            started = run_split([slot.job for slot in group], self._started)
+            started = run_split(group, self._encoded)
             self._apply(group, started, _start)
 
-    def _started(self, jobs: Sequence[Job]) -> list[Running]:
+    def _encoded(self, group: Sequence[Slot]) -> list[Running]:
+        """New jobs, or jobs that their refiner takes over, ready for the next step."""
         # Embeddings depend on their neighbours by rounding: when rows are pinned none are kept.
-        return encoder.encode(jobs, PromptCache() if self.pinned_rows else self._prompts)
+        prompts = PromptCache() if self.pinned_rows else self._prompts
+        if group[0].running is None:
+            return encoder.encode([slot.job for slot in group], prompts)
+        return encoder.hand_over([slot.state for slot in group], prompts)
 
     def _denoise(self, slots: Sequence[Slot]) -> None:
         predictions = run_split(
@@ -147,11 +156,12 @@ class Engine:
             self._apply(group, pictures, lambda slot, picture: self._leave(slot, picture))
 
     def _groups(self, slots: Iterable[Slot]) -> list[list[Slot]]:
-        """Slots that may share an autoencoder's forward; each alone when rows are pinned."""
+        """Slots that may be encoded or decoded together; each alone when rows are pinned."""
         groups: dict[Hashable, list[Slot]] = {}
         for slot in slots:
             alone = slot.entry.number if self.pinned_rows else None
-            groups.setdefault((slot.job.image.shape, alone), []).append(slot)
+            key = slot.job.image.shape, slot.running is None, alone
+            groups.setdefault(key, []).append(slot)
         return list(groups.values())
 
     def _apply(
@@ -173,8 +183,7 @@ class Engine:
     def _shrink(self, batch: Sequence[Running]) -> None:
         """These rows did not fit into memory together: from now on at most half as many."""
         rows = sum(running.job.rows for running in batch)
-        height, width = batch[0].job.mask.shape
-        shape = (batch[0].job.model.name, (width, height))
+        shape = _shape(batch[0].model, batch[0].job)
         self.scheduler.limit(shape, max(MOST_ROWS_OF_A_JOB, rows // 2))
 
     def _leave(self, slot: Slot, outcome: RGB | AfterdetailError) -> None:
@@ -186,9 +195,33 @@ def _start(slot: Slot, running: Running) -> None:
     slot.running = running
     slot.entry.key = (slot.job.image.shape, running.embeddings.shape[1])
     slot.entry.stage = Stage.DENOISE
+    _move_on(slot)
 
 
 def _advance(slot: Slot, prediction: torch.Tensor) -> None:
     denoiser.advance(slot.state, prediction)
-    if slot.state.done:
-        slot.entry.stage = Stage.DECODE
+    _move_on(slot)
+
+
+def _move_on(slot: Slot) -> None:
+    """Once its model has run all its steps, a job goes to the refiner or, at last, to pixels.
+
+    The refiner first reads the prompts, as with a new job; the autoencoder that made the latents is
+    the one that can read them.
+    """
+    if not slot.state.done:
+        return
+    refiner = slot.state.successor
+    slot.entry.stage = Stage.ENCODE if refiner else Stage.DECODE
+    slot.entry.model = refiner or slot.job.model
+    slot.entry.shape = _shape(refiner or slot.job.model, slot.job)
+
+
+def _size(job: Job) -> Size:
+    height, width = job.mask.shape
+    return width, height
+
+
+def _shape(model: DiffusionModel, job: Job) -> Hashable:
+    """What decides how much memory a row of a forward takes."""
+    return model.name, _size(job)

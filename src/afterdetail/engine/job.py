@@ -19,7 +19,8 @@ class Job:
     ``image`` is uint8 ``(H, W, 3)`` at the size to denoise at (multiples of the model's latent
     factor), ``mask`` uint8 ``(H, W)``: values from 128 on are repainted. ``strength`` is in (0, 1];
     ``guidance_scale`` of 1 and below means no unconditional half. ``deadline`` is in the seconds of
-    ``time.monotonic``.
+    ``time.monotonic``. ``refiner``, if there is one, takes over from ``model`` at the first step
+    whose timestep is below :data:`~afterdetail.engine.samplers.HAND_OVER`.
     """
 
     model: DiffusionModel
@@ -33,6 +34,7 @@ class Job:
     guidance_scale: float = 7.5
     seed: int = 1
     deadline: float | None = None
+    refiner: DiffusionModel | None = None
 
     @property
     def guided(self) -> bool:
@@ -61,17 +63,22 @@ class Progress:
 class Running:
     """A job between its first and its last step. All tensors have a leading row axis of 1, float32.
 
-    ``sampler`` is a diffusers scheduler of this job alone: it keeps the history of its steps.
-    ``known`` are the latents of the clean picture, which the unmasked part is drawn back to;
-    ``None`` for a model that takes the mask as channels. ``channels`` are those extra channels.
+    ``model`` runs it now: the job's own, then its refiner if it has one. ``sampler`` is a diffusers
+    scheduler of this job and model alone: it keeps the history of its steps. ``timesteps`` are the
+    model's own and, behind those, its successor's: the model runs the first ``end`` of them.
+    ``known`` are the latents of the clean picture, which the unmasked part is drawn back to, unless
+    the model takes the mask as channels. ``channels`` are those extra channels.
     ``embeddings`` holds the prompt's row, behind the negative prompt's if the job is guided;
-    ``added`` the rest of those rows' conditioning, of SDXL only.
+    ``added`` the rest of those rows' conditioning, of SDXL only. ``before`` counts the steps that
+    another model has done.
     """
 
     job: Job
+    model: DiffusionModel
     generator: torch.Generator
     sampler: Any
     timesteps: torch.Tensor
+    end: int
     latents: torch.Tensor
     noise: torch.Tensor
     mask: torch.Tensor
@@ -80,11 +87,18 @@ class Running:
     embeddings: torch.Tensor
     added: torch.Tensor | None = None
     index: int = 0
+    before: int = 0
 
     @property
     def done(self) -> bool:
-        return self.index >= len(self.timesteps)
+        """Whether its model has no more steps to run."""
+        return self.index >= self.end
+
+    @property
+    def successor(self) -> DiffusionModel | None:
+        """The model that runs the steps behind ``end``."""
+        return self.job.refiner if self.end < len(self.timesteps) else None
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.index, len(self.timesteps))
+        return Progress(self.before + self.index, self.before + len(self.timesteps))

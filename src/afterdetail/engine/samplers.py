@@ -53,19 +53,28 @@ SAMPLERS: Mapping[Sampler, tuple[str, Mapping[str, Any]]] = {
     Sampler.LCM: ("LCMScheduler", {}),
 }
 
+TRAINED_TIMESTEPS = 1000
+HAND_OVER = 200
+"""The timestep below which a refiner runs: what SDXL's was trained for (Podell et al. 2023)."""
+
 LCM_ORIGINAL_STEPS = 50
 """Steps an LCM was distilled from (Luo et al. 2023); its schedule is a part of theirs."""
 
 
 def make_sampler(
-    sampler: Sampler, config: Mapping[str, Any], steps: int, strength: float, seed: int
+    sampler: Sampler,
+    config: Mapping[str, Any],
+    steps: int,
+    strength: float,
+    seed: int,
+    skipped: int = 0,
 ) -> tuple[Any, torch.Tensor]:
     """A fresh scheduler, ready for its first step, and the timesteps to run: ``(N,)``, N >= 1.
 
     Of the ``steps`` of the whole schedule the last ``max(1, int(steps * strength))`` are run, as in
-    diffusers' image-to-image pipelines. A second-order sampler has two timesteps to each step.
-    ``seed`` feeds the Brownian noise of DPM++ SDE, the only noise not drawn from the job's
-    generator.
+    diffusers' image-to-image pipelines. A second-order sampler has two timesteps to each step. Of
+    the timesteps the first ``skipped`` are left out: another model has run them. ``seed`` feeds the
+    Brownian noise of DPM++ SDE, the only noise not drawn from the job's generator.
     """
     scheduler = copy.deepcopy(_prototype(sampler, json.dumps(dict(config), sort_keys=True)))
     if sampler is Sampler.DPM_PLUS_PLUS_SDE_KARRAS:
@@ -74,10 +83,22 @@ def make_sampler(
         scheduler.set_timesteps(steps, original_inference_steps=steps)
     else:
         scheduler.set_timesteps(steps)
-    first = (steps - max(1, min(int(steps * strength), steps))) * scheduler.order
+    first = (steps - max(1, min(int(steps * strength), steps))) * scheduler.order + skipped
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     return scheduler, scheduler.timesteps[first:]
+
+
+def hand_over_index(sampler: Any, timesteps: torch.Tensor, strength: float) -> int:
+    """How many of the timesteps come before the first step that begins below :data:`HAND_OVER`.
+
+    A step of a second-order sampler is not divided: its two timesteps are one model's. None comes
+    before it where the strength is no more than that share, however few the steps are.
+    """
+    if strength <= HAND_OVER / TRAINED_TIMESTEPS:
+        return 0
+    starts = range(0, len(timesteps), sampler.order)
+    return next((i for i in starts if timesteps[i] < HAND_OVER), len(timesteps))
 
 
 @lru_cache(maxsize=4 * len(SAMPLERS))
