@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from afterdetail.types import RGB
+
+# Tests of OpenVINO ask for it by name; a server process of a test need not compile for seconds.
+os.environ.setdefault("AFTERDETAIL_BACKEND", "eager")
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 

@@ -66,6 +66,8 @@ def _words(value: Any) -> Any:
     return tuple(word.strip().lower() for word in value.split(",") if word.strip())
 
 
+BackendName: TypeAlias = Literal["auto", "eager", "graphs", "openvino"]
+
 Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Ports: TypeAlias = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_words)]
 Tokens: TypeAlias = Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)]
@@ -127,6 +129,8 @@ class Settings(BaseSettings):
     """Seconds a request may take, waiting included."""
     deterministic: bool = False
     """The same request gives the same pixels to the last bit, whatever else is running; slower."""
+    backend: BackendName = "auto"
+    """What runs the UNet: `eager`, `graphs` (CUDA), `openvino` (CPU, an extra), or the fastest."""
     threads: PositiveInt = 32
     """Requests worked on at once; the others wait."""
 

@@ -111,7 +111,7 @@ def test_sizes_and_scores(make: Make, kind: str, guided: bool, numbers: list[lis
     model = make(kind)
     texts = encode(model, *["bad", "good"][not guided :])
     told = condition(model, texts, 96, 64, blank_negative=False)
-    arguments = added_arguments(model, told.added)
+    arguments = added_arguments(told.added, torch.float32, refiner=model.is_refiner)
     assert torch.equal(arguments["time_ids"], torch.tensor(numbers, dtype=torch.float32))
     pooled = torch.cat([text.pooled for text in texts if text.pooled is not None])
     assert torch.equal(arguments["text_embeds"], pooled)

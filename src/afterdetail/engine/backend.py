@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
 
+from afterdetail.config import BackendName
+from afterdetail.errors import InvalidInput
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.text import added_arguments
 from afterdetail.types import Size
@@ -63,18 +65,45 @@ class EagerBackend:
             latents.to(model.device, model.dtype),
             timesteps.to(model.device),
             encoder_hidden_states=embeddings.to(model.device, model.dtype),
-            added_cond_kwargs=added_arguments(model, added),
+            added_cond_kwargs=added_arguments(
+                None if added is None else added.to(model.device),
+                model.dtype,
+                refiner=model.is_refiner,
+            ),
             return_dict=False,
         )[0]
         return prediction.float()
 
 
-def default_backend() -> Backend:
-    """The fastest there is: CUDA graphs with a GPU, else OpenVINO where installed, else eager."""
-    if torch.cuda.is_available():
-        from afterdetail.engine.graphs import GraphBackend
+def make_backend(name: BackendName | None, device: torch.device) -> Backend:
+    """The backend of this name.
 
-        return GraphBackend()
-    from afterdetail.engine import openvino  # imports this module: only now
+    Args:
+        name: ``auto`` is CUDA graphs on a GPU, and on a CPU OpenVINO where it is installed. None is
+            the same without OpenVINO: its seconds of compiling are lost on a few pictures.
+        device: where the models are.
 
-    return openvino.OpenVINOBackend() if openvino.installed() else EagerBackend()
+    Raises:
+        InvalidInput: there is no such backend, or it cannot run here.
+    """
+    from afterdetail.engine import graphs, openvino  # they import this module: only now
+
+    if name is None or name == "auto":
+        compiles = name == "auto" and device.type == "cpu" and openvino.installed()
+        name = "graphs" if device.type == "cuda" else "openvino" if compiles else "eager"
+    if name == "graphs" and device.type != "cuda":
+        raise _cannot(f"graphs need a CUDA device, and the models are on {device.type}")
+    if name == "openvino" and not openvino.installed():
+        raise _cannot("openvino is not installed; pip install 'afterdetail[openvino]'")
+    made: dict[str, Callable[[], Backend]] = {
+        "eager": EagerBackend,
+        "graphs": graphs.GraphBackend,
+        "openvino": openvino.OpenVINOBackend,
+    }
+    if name not in made:
+        raise _cannot(f"there is no {name!r:.80}; backends: auto, {', '.join(made)}")
+    return made[name]()
+
+
+def _cannot(reason: str) -> InvalidInput:
+    return InvalidInput("backend_unavailable", f"backend: {reason}", field="backend")

@@ -19,6 +19,7 @@ import torch
 
 from afterdetail.engine.backend import EagerBackend
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.text import added_arguments
 from afterdetail.types import Size
 
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -30,15 +31,19 @@ MOST_GRAPHS = 24
 WARM_UP_RUNS = 3
 """Before recording: kernels are chosen and workspaces made in the first ones."""
 
-Key = tuple[int, tuple[int, ...], tuple[int, ...]]
-"""Rows, and the shapes of one row's latents and embeddings."""
+Shape = tuple[int, ...]
+Key = tuple[int, Shape, Shape, Shape | None]
+"""Rows, and the shapes of one row's latents, embeddings and (of SDXL) added conditioning."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """A forward from fixed input buffers to a fixed output, in the model's precision."""
+    """A forward from fixed input buffers to a fixed output, in the model's precision.
 
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ``inputs`` are latents, timesteps, embeddings and, of SDXL, the added conditioning.
+    """
+
+    inputs: tuple[torch.Tensor, ...]
     output: torch.Tensor
     replay: Callable[[], object]
 
@@ -80,10 +85,12 @@ class GraphBackend:
         added: torch.Tensor | None = None,
     ) -> torch.Tensor:
         rows = len(latents)
-        if rows > BUCKETS[-1] or added is not None:
+        if rows > BUCKETS[-1]:
             return self._eager.predict(model, latents, timesteps, embeddings, added)
-        key = (bucket(rows), tuple(latents.shape[1:]), tuple(embeddings.shape[1:]))
-        return self._recording(model, key).run(rows, latents, timesteps, embeddings)
+        given = (latents, timesteps, embeddings, *([] if added is None else [added]))
+        shapes = tuple(latents.shape[1:]), tuple(embeddings.shape[1:])
+        key = (bucket(rows), *shapes, None if added is None else tuple(added.shape[1:]))
+        return self._recording(model, key).run(rows, *given)
 
     def _recording(self, model: DiffusionModel, key: Key) -> Recording:
         if model not in self._recordings:
@@ -104,31 +111,45 @@ def bucket(rows: int) -> int:
 
 def record(model: DiffusionModel, key: Key, *, compiled: bool) -> Recording:
     """Run the forward until it is warm, then record it (on CUDA)."""
-    rows, latents, embeddings = key
-    device, dtype = model.device, model.dtype
-    inputs = (
-        torch.zeros(rows, *latents, device=device, dtype=dtype).to(
-            memory_format=torch.channels_last
-        ),
-        torch.zeros(rows, device=device),
-        torch.zeros(rows, *embeddings, device=device, dtype=dtype),
-    )
+    inputs = _buffers(model, key)
+    added = inputs[3] if len(inputs) > 3 else None
     unet = torch.compile(model.unet, dynamic=False) if compiled else model.unet
+    dtype, refiner = model.dtype, model.is_refiner  # the graph must not keep the model alive
 
     def forward() -> torch.Tensor:
         prediction: torch.Tensor = unet(
-            inputs[0], inputs[1], encoder_hidden_states=inputs[2], return_dict=False
+            inputs[0],
+            inputs[1],
+            encoder_hidden_states=inputs[2],
+            added_cond_kwargs=added_arguments(added, dtype, refiner=refiner),
+            return_dict=False,
         )[0]
         return prediction
 
-    if device.type != "cuda":
+    if model.device.type != "cuda":
         output = forward()
         return Recording(inputs, output, lambda: output.copy_(forward()))
     return _record_cuda(inputs, forward)
 
 
+def _buffers(model: DiffusionModel, key: Key) -> tuple[torch.Tensor, ...]:
+    """Zeros; the added conditioning in float32, as its numbers are pixels."""
+    rows, latents, embeddings, added = key
+    device, dtype = model.device, model.dtype
+    buffers = [
+        torch.zeros(rows, *latents, device=device, dtype=dtype).to(
+            memory_format=torch.channels_last
+        ),
+        torch.zeros(rows, device=device),
+        torch.zeros(rows, *embeddings, device=device, dtype=dtype),
+    ]
+    if added is not None:
+        buffers.append(torch.zeros(rows, *added, device=device))
+    return tuple(buffers)
+
+
 def _record_cuda(
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], forward: Callable[[], torch.Tensor]
+    inputs: tuple[torch.Tensor, ...], forward: Callable[[], torch.Tensor]
 ) -> Recording:
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())

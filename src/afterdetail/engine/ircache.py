@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,12 @@ def default_folder() -> Path:
     return Path(home) / "afterdetail" / "openvino"
 
 
+def runtime() -> Any:
+    """The package ``openvino``, kept from telling its makers of every conversion."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")
+
+
 @dataclass(frozen=True, slots=True)
 class IRCache:
     """At most ``capacity`` converted networks, the oldest out first.
@@ -40,12 +48,10 @@ class IRCache:
 
     def get(self, network: Any, convert: Callable[[], Any]) -> Any:
         """The converted ``network``, from disk if it is there."""
-        import openvino
-
         folder = (self.folder or default_folder()) / fingerprint(network)
         if (folder / FILE).is_file():
             try:
-                return openvino.Core().read_model(folder / FILE)
+                return runtime().Core().read_model(folder / FILE)
             except RuntimeError:
                 log.warning("a converted network in the cache is damaged; converting it again")
         graph = convert()
@@ -56,12 +62,10 @@ class IRCache:
         return graph
 
     def _put(self, folder: Path, graph: Any) -> None:
-        import openvino
-
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
-            openvino.save_model(graph, scratch / FILE, compress_to_fp16=False)
+            runtime().save_model(graph, scratch / FILE, compress_to_fp16=False)
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)  # at once: another process reads all of it or nothing
         finally:

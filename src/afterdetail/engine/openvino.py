@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from afterdetail.engine.backend import EagerBackend
-from afterdetail.engine.ircache import IRCache
+from afterdetail.engine.ircache import IRCache, runtime
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.types import Size
 
@@ -67,7 +67,7 @@ class _Network:
 
 
 class OpenVINOBackend:
-    """Runs UNets of float32 models on the CPU; hands all others to ``eager``.
+    """Runs UNets of float32 models on the CPU; hands others, and any with LoRAs, to ``eager``.
 
     A model that OpenVINO cannot convert is logged and runs eagerly too.
 
@@ -92,7 +92,7 @@ class OpenVINOBackend:
         self._threads = cores
         self._cache = cache
         self._eager = EagerBackend()
-        self._networks: WeakKeyDictionary[DiffusionModel, _Network | None] = WeakKeyDictionary()
+        self._networks: WeakKeyDictionary[torch.nn.Module, _Network | None] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def prepare(self, model: DiffusionModel, sizes: Iterable[Size]) -> None:
@@ -128,9 +128,9 @@ class OpenVINOBackend:
 
     def _queue(self, model: DiffusionModel, shape: Shape) -> Any | None:
         """Requests to the model compiled for one row of this shape; None where eager must do."""
-        if model.device.type != "cpu" or model.dtype != torch.float32:
+        if model.device.type != "cpu" or model.dtype != torch.float32 or model.adapted:
             return None
-        ready = self._networks.get(model)
+        ready = self._networks.get(model.unet)
         if ready is not None:
             with suppress(KeyError):  # without the lock: another thread may be compiling
                 ready.queues.move_to_end(shape)
@@ -146,14 +146,14 @@ class OpenVINOBackend:
             return network.queues[shape]
 
     def _network(self, model: DiffusionModel) -> _Network | None:
-        if model not in self._networks:
+        if model.unet not in self._networks:
             try:
-                self._networks[model] = _Network(self._graph(model))
+                self._networks[model.unet] = _Network(self._graph(model))
             except Exception as error:  # whatever a tracer meets: eager runs it all the same
                 log.warning("%s: OpenVINO cannot run it; running eagerly", model.name)
                 log.debug("the cause", exc_info=error)
-                self._networks[model] = None
-        return self._networks[model]
+                self._networks[model.unet] = None
+        return self._networks[model.unet]
 
     def _graph(self, model: DiffusionModel) -> Any:
         if self._cache is None:
@@ -161,8 +161,7 @@ class OpenVINOBackend:
         return self._cache.get(model.unet, lambda: convert(model))
 
     def _compile(self, graph: Any, shape: Shape) -> Any:
-        import openvino
-
+        openvino = runtime()
         latents, embeddings = shape
         fixed = graph.clone()
         fixed.reshape({0: [1, *latents], 1: [1], 2: [1, *embeddings]})
@@ -182,8 +181,7 @@ def _output(request: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def convert(model: DiffusionModel) -> Any:
     """The UNet as OpenVINO's graph, float32, of free shape."""
-    import openvino
-
+    openvino = runtime()
     config = model.unet.config
     example = (
         torch.zeros(2, int(config.in_channels), 16, 16),

@@ -37,6 +37,8 @@ class DiffusionModel:
     tokenizer_2: CLIPTokenizer | None = None
     clip_skip: int = 0
     """Layers of the text encoders left out at their end; other tools' "clip skip 2" is 1 here."""
+    adapted: bool = False
+    """Its UNet has LoRAs in it: one of many such sets, not worth seconds of compiling."""
 
     @cached_property
     def networks(self) -> dict[str, torch.nn.Module]:

@@ -79,7 +79,7 @@ def with_loras(model: DiffusionModel, loras: Iterable[LoraUse]) -> DiffusionMode
         twins[network].get_submodule(layer).weight = torch.nn.Parameter(
             weight.to(model.dtype), requires_grad=False
         )
-    return replace(model, **twins)
+    return replace(model, **twins, adapted="unet" in twins)
 
 
 def _add(model: DiffusionModel, use: LoraUse, weights: dict[tuple[str, str], torch.Tensor]) -> None:

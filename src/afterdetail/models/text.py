@@ -164,12 +164,11 @@ def _added(
     return torch.cat([text.pooled, numbers.to(text.pooled.device)], dim=1)
 
 
-def added_arguments(model: DiffusionModel, added: torch.Tensor | None) -> dict[str, torch.Tensor]:
+def added_arguments(
+    added: torch.Tensor | None, dtype: torch.dtype, *, refiner: bool
+) -> dict[str, torch.Tensor]:
     """What diffusers' UNet calls ``added_cond_kwargs``; its numbers stay float32."""
     if added is None:
         return {}
-    numbers = 5 if model.is_refiner else 6
-    return {
-        "text_embeds": added[:, :-numbers].to(model.device, model.dtype),
-        "time_ids": added[:, -numbers:].to(model.device),
-    }
+    numbers = 5 if refiner else 6
+    return {"text_embeds": added[:, :-numbers].to(dtype), "time_ids": added[:, -numbers:]}

@@ -117,6 +117,7 @@ def _load_in_background(
                 max_objects=settings.max_objects,
                 safety=settings.safety,
                 safety_threshold=settings.safety_threshold,
+                backend=settings.backend,
             )
             detailer.load()
         except BaseException as error:
