@@ -15,11 +15,13 @@ PACKAGE = Path(__file__).parents[1] / "src" / "afterdetail"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types", "errors"}),
     frozenset({"options", "config", "lifetime"}),
-    frozenset({"images", "prompts"}),
+    frozenset({"images", "prompts", "stages"}),
     frozenset({"models", "results"}),
     frozenset(
         {"detectors", "masks", "regions", "waves", "engine", "safety", "composite", "preview"}
     ),
+    frozenset({"recipes"}),
+    frozenset({"targets"}),
     frozenset({"repaint"}),
     frozenset({"pipeline"}),
     frozenset({"schema"}),

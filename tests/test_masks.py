@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from afterdetail.masks import blur, dilate, draw, from_array, to_array, union
+from afterdetail.masks import (
+    blur,
+    dilate,
+    draw,
+    erode,
+    from_array,
+    invert,
+    move,
+    to_array,
+    union,
+)
 from afterdetail.types import Box, Detection, Gray, Mask, PixelBox, Polygon, Size
 
 SIZE = (40, 30)
@@ -192,3 +202,47 @@ def test_many_objects_in_a_large_picture_stay_small() -> None:
 def test_a_box_knows_its_sides() -> None:
     box = PixelBox(3, 4, 10, 20)
     assert (box.width, box.height, box.size) == (7, 16, (7, 16))
+
+
+@pytest.mark.parametrize("kernel", [0, 1, 2, 4, 5, 9, 31, 1000])
+@pytest.mark.parametrize(
+    "gray",
+    [
+        NOTHING,
+        filled(5, 5, 30, 25),
+        filled(0, 10, 20, 30),
+        filled(0, 0, 40, 30),
+        filled(3, 3, 9, 9) | filled(20, 2, 40, 17),
+    ],
+    ids=["nothing", "inside", "at-two-edges", "everything", "two"],
+)
+def test_erosion_is_that_of_the_whole_picture(gray: Gray, kernel: int) -> None:
+    reach = kernel // 2
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    expected = np.asarray(cv2.erode(gray, square), np.uint8)
+    if reach >= 40:  # more than the picture: only an edgeless mask stays
+        expected = gray if gray.min() == 255 else NOTHING
+    assert_is(erode(from_array(gray), kernel), expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (0, 0, filled(5, 6, 15, 16)),
+        (7, -2, filled(12, 4, 22, 14)),
+        (-10, 0, filled(0, 6, 5, 16)),
+        (30, 20, filled(35, 26, 40, 30)),
+        (-15, 0, NOTHING),
+        (0, 24, NOTHING),
+        (-60_000, 60_000, NOTHING),
+    ],
+)
+def test_moved_masks_end_at_the_pictures_edge(x: int, y: int, expected: Gray) -> None:
+    assert_is(move(from_array(filled(5, 6, 15, 16)), x, y), expected)
+    assert move(from_array(NOTHING), x, y).empty
+
+
+@pytest.mark.parametrize("gray", [NOTHING, filled(5, 6, 15, 16), filled(0, 0, 40, 30)])
+def test_inverted_twice_is_the_mask(gray: Gray) -> None:
+    assert_is(invert(from_array(gray)), 255 - gray)
+    assert_is(invert(invert(from_array(gray))), gray)

@@ -15,7 +15,27 @@ from afterdetail.options import MAX_SEED, DetailOptions, Sampler, parse_options
 
 def test_the_library_takes_a_little_more_than_the_endpoint() -> None:
     more = parse_options({}).model_dump().items() - DetailOptions().model_dump().items()
-    assert dict(more) == {"tile": None}
+    assert dict(more) == {
+        "tile": None,
+        "order": "confidence",
+        "min_area_ratio": 0.0,
+        "max_area_ratio": 1.0,
+        "k_largest": None,
+        "mask_offset_x": 0,
+        "mask_offset_y": 0,
+        "invert_masks": False,
+        "soft_inpainting": False,
+        "inpaint_size": None,
+        "prompt_marks": True,
+        "main_prompt": None,
+        "main_negative_prompt": None,
+    }
+
+
+def test_only_the_library_shrinks_masks() -> None:
+    assert parse_options({"mask_dilation": -4}).mask_dilation == -4
+    with pytest.raises(ValidationError, match="mask_dilation"):
+        DetailOptions(mask_dilation=-1)
 
 
 def test_no_options_are_the_defaults_of_the_contract() -> None:
@@ -100,10 +120,16 @@ WRONG: list[tuple[str, Any]] = [
     ("seed", []),
     ("seed", [1, 0]),
     ("seed", {"a": 1}),
-    ("mask_dilation", -1),
     ("mask_blur", 65_536),
     ("mask_padding", 1e300),
     ("max_num_detections", 0),
+    ("order", "size"),
+    ("min_area_ratio", -0.1),
+    ("max_area_ratio", 1.1),
+    ("k_largest", 0),
+    ("mask_offset_x", 70_000),
+    ("inpaint_size", "512"),
+    ("inpaint_size", "0x512"),
     ("confidence", -0.1),
     ("confidence", 1.1),
     ("detector", None),

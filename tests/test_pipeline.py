@@ -29,6 +29,7 @@ from afterdetail.errors import (
 )
 from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
+from afterdetail.results import DetailResult, Found, Progress, Settled, Step
 from afterdetail.safety.policy import SafetyPolicy
 from afterdetail.types import RGB, Picture
 
@@ -170,6 +171,8 @@ def test_a_wrong_mask_is_refused(
         ({"style_preset": "no such style"}, UnknownName, "style_preset"),
         ({"checkpoint": "none"}, UnknownName, "checkpoint"),
         ({"loras": {"none": 1}}, UnknownName, "loras"),
+        ({"prompt": "<lora:none:1>"}, UnknownName, "loras"),
+        ({"objects": {9: {"loras": {"none": 1}}}}, UnknownName, "loras"),
         ({"inpainting_base_model": "sdxl"}, ModelUnavailable, "inpainting_base_model"),
         ({"use_refiner": True}, InvalidInput, "use_refiner"),
     ],
@@ -204,6 +207,110 @@ def test_detect_needs_no_diffusion_model() -> None:
 def test_an_object_found_twice_counts_once(detailer: Detailer, how: dict[str, Any]) -> None:
     result = detailer.detail(ASTRONAUT, **QUICK, **how)
     assert result.num_objects_inpainted == result.num_objects_detected == 1
+
+
+TWO = [(20, 20), (300, 300)]
+
+
+def difference(one: DetailResult, other: DetailResult) -> np.ndarray[Any, Any]:
+    """How far apart two results are, (H, W)."""
+    apart = np.abs(one.picture.rgb.astype(int) - other.picture.rgb)
+    return np.asarray(apart.max(axis=2))
+
+
+def test_a_dry_run_tells_what_a_run_does(detailer: Detailer) -> None:
+    options: dict[str, Any] = {"order": "left_to_right", "objects": {1: {"skip": True}}}
+    dry = detailer.dry_run(group(TWO), **QUICK, **options)
+    done = detailer.detail(group(TWO), **QUICK, **options)
+    assert [item.outcome for item in dry.objects] == [Outcome.PLANNED, Outcome.SKIPPED]
+    assert [item.outcome for item in done.objects] == [Outcome.INPAINTED, Outcome.SKIPPED]
+    assert [item.detection for item in dry.objects] == [item.detection for item in done.objects]
+    assert [item.seed for item in dry.objects] == [item.seed for item in done.objects]
+    assert len(dry.masks) == 1
+    np.testing.assert_array_equal(dry.picture.rgb, group(TWO))
+
+
+def test_options_of_one_object_change_nothing_of_the_others(detailer: Detailer) -> None:
+    picture = group(TWO)
+    plain = detailer.detail(picture, **QUICK)
+    other = detailer.detail(picture, **QUICK, objects={1: {"seed": 99, "strength": 1.0}})
+    assert [item.seed for item in other.objects] == [7, 99]
+    changed = difference(plain, other) > 1  # batches of other neighbours round differently
+    box = plain.objects[1].detection.box
+    ys, xs = np.nonzero(changed)
+    assert changed.any()
+    assert box.x0 - 20 < xs.min() and xs.max() < box.x1 + 20
+    assert box.y0 - 20 < ys.min() and ys.max() < box.y1 + 20
+
+
+def test_a_part_of_the_prompt_for_each_object(detailer: Detailer) -> None:
+    options: dict[str, Any] = {**QUICK, "cfg_scale": 9, "order": "left_to_right"}
+    plain, both, first = (
+        detailer.detail(group(TWO), **options, prompt=prompt)
+        for prompt in ("a man", "a man [SEP] a cat", "a man [SEP] [SKIP]")
+    )
+    assert first.num_objects_inpainted == 1
+    assert difference(both, plain)[:256].max() <= 1
+    assert difference(both, first)[:256].max() <= 1
+    assert difference(both, first)[256:].max() > 1
+
+
+def test_stages_follow_one_another(detailer: Detailer) -> None:
+    eyes = {"detector": "eyes_mesh_mediapipe", "steps": 3}
+    result = detailer.detail(ASTRONAUT, **QUICK, stages=[{}, eyes])
+    assert [(item.stage, item.id, item.detection.label) for item in result.objects] == [
+        (0, 0, "face"),
+        (1, 0, "eyes"),
+    ]
+    assert result.num_objects_inpainted == 2
+    faces = detailer.detail(ASTRONAUT, **QUICK)
+    after = detailer.detail(faces.picture.rgb, **{**QUICK, **eyes})
+    np.testing.assert_array_equal(result.picture.rgb, after.picture.rgb)
+
+
+def test_a_stage_with_options_of_objects_looks_at_the_picture_as_it_came(
+    detailer: Detailer,
+) -> None:
+    dry = detailer.dry_run(ASTRONAUT, stages=[{}, {}])
+    wild = {**QUICK, "steps": 5, "strength": 1.0}
+    objects = {0: {"strength": 0.5}}
+    result = detailer.detail(ASTRONAUT, **wild, stages=[{}, {"objects": objects}])
+    assert result.objects[1].detection == dry.objects[1].detection
+
+
+def test_the_listener_hears_every_object(detailer: Detailer) -> None:
+    heard: list[Progress] = []
+    detailer.detail(group(TWO), **{**QUICK, "steps": 8, "strength": 1.0}, listener=heard.append)
+    assert heard[0] == Found(stage=0, stages=1, objects=2, planned=2)
+    for number in (0, 1):
+        steps = [item for item in heard if isinstance(item, Step) and item.ids == (number,)]
+        assert steps
+        assert [item.step for item in steps] == sorted({item.step for item in steps})
+        assert {item.steps for item in steps} == {8}
+    settled = [item for item in heard if isinstance(item, Settled)]
+    assert sorted(item.ids for item in settled) == [(0,), (1,)]
+    assert {item.outcome for item in settled} == {Outcome.INPAINTED}
+
+
+def test_a_listener_that_raises_ends_the_work(detailer: Detailer) -> None:
+    def enough(progress: Progress) -> None:
+        if isinstance(progress, Step):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detailer.detail(ASTRONAUT, steps=200, strength=1.0, listener=enough)
+    end = time.monotonic() + 10
+    while detailer.engine.stats.jobs and time.monotonic() < end:
+        time.sleep(0.02)
+    assert detailer.engine.stats.jobs == 0
+
+
+def test_the_size_to_repaint_at_is_one_of_the_models(detailer: Detailer) -> None:
+    one = detailer.detail(ASTRONAUT, **QUICK, inpaint_size="128x128")
+    np.testing.assert_array_equal(one.picture.rgb, detailer.detail(ASTRONAUT, **QUICK).picture.rgb)
+    with pytest.raises(InvalidInput, match="128x128") as caught:
+        detailer.detail(ASTRONAUT, inpaint_size="512x512")
+    assert caught.value.field == "inpaint_size"
 
 
 def test_a_deadline_stops_the_picture() -> None:

@@ -1,4 +1,4 @@
-"""From what was detected to the mask that is repainted: draw, join, dilate, blur.
+"""From what was detected to the mask that is repainted: draw, move, dilate or erode, join, blur.
 
 Every step works on the crop around the object and gives, bit for bit, what the same step on the
 whole picture would.
@@ -62,16 +62,39 @@ def dilate(mask: Mask, kernel: int) -> Mask:
     if mask.empty or reach == 0:
         return mask
     alpha, box = _with_margin(mask, reach)
-    grown = 0
-    while grown < reach:
-        # Three windows of the reach so far, side by side, are one of twice that reach: a kernel
-        # of any size in few passes. A longer step would miss what a window beyond an edge sees.
-        step = min(grown + 1, reach - grown)
-        points = np.zeros((2 * step + 1, 1), np.uint8)
-        points[::step] = 1
-        alpha = np.asarray(cv2.dilate(cv2.dilate(alpha, points), points.T), np.uint8)
-        grown += step
-    return trimmed(alpha, box, mask.size)
+    return trimmed(_grown(alpha, reach), box, mask.size)
+
+
+def erode(mask: Mask, kernel: int) -> Mask:
+    """The mask shrunk by half of ``kernel`` pixels, rounded down, on every side alike.
+
+    At an edge of the picture nothing is known of what lies beyond: there it does not shrink.
+    """
+    reach = min(kernel // 2, max(mask.size))
+    if mask.empty or reach == 0:
+        return mask
+    alpha, box = _with_margin(mask, reach)
+    return trimmed(255 - _grown(255 - alpha, reach), box, mask.size)
+
+
+def move(mask: Mask, x: int, y: int) -> Mask:
+    """The mask ``x`` pixels further right and ``y`` down; what leaves the picture is lost."""
+    if mask.empty or x == y == 0:
+        return mask
+    width, height = mask.size
+    left, top = mask.box.x0 + x, mask.box.y0 + y
+    inside = PixelBox(
+        max(left, 0), max(top, 0), min(mask.box.x1 + x, width), min(mask.box.y1 + y, height)
+    )
+    if inside.width <= 0 or inside.height <= 0:
+        return _empty(mask.size)
+    here = _shifted(inside, PixelBox(left, top, left, top))
+    return trimmed(mask.alpha[here.slices], inside, mask.size)
+
+
+def invert(mask: Mask) -> Mask:
+    """Everything else."""
+    return from_array(255 - to_array(mask))
 
 
 def blur(mask: Mask, sigma: int) -> Mask:
@@ -112,6 +135,20 @@ def to_array(mask: Mask) -> Gray:
     gray = np.zeros((height, width), np.uint8)
     gray[mask.box.slices] = mask.alpha
     return gray
+
+
+def _grown(alpha: Gray, reach: int) -> Gray:
+    """Each pixel the largest within ``reach`` pixels; beyond an edge of the array there is none."""
+    grown = 0
+    while grown < reach:
+        # Three windows of the reach so far, side by side, are one of twice that reach: a kernel
+        # of any size in few passes. A longer step would miss what a window beyond an edge sees.
+        step = min(grown + 1, reach - grown)
+        points = np.zeros((2 * step + 1, 1), np.uint8)
+        points[::step] = 1
+        alpha = np.asarray(cv2.dilate(cv2.dilate(alpha, points), points.T), np.uint8)
+        grown += step
+    return alpha
 
 
 def _empty(size: Size) -> Mask:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from numbers import Integral
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import (
@@ -61,6 +61,15 @@ class Sampler(StrEnum):
     DPM_2_ANCESTRAL_KARRAS = "DPM_2_ANCESTRAL_KARRAS"
 
 
+class Order(StrEnum):
+    """Which object of a picture is repainted first."""
+
+    CONFIDENCE = "confidence"
+    LEFT_TO_RIGHT = "left_to_right"
+    CENTER_TO_EDGE = "center_to_edge"
+    AREA = "area"
+
+
 MAX_SEED = 2**32 - 1
 
 MAX_EXTENT = 65_535
@@ -95,6 +104,9 @@ NUMBER = BeforeValidator(_one_number)
 # Ranges stand before NUMBER, or they would be lost from the JSON schema.
 Count = Annotated[int, Field(ge=1), NUMBER]
 Extent = Annotated[int, Field(ge=0, le=MAX_EXTENT), NUMBER]
+Shift = Annotated[int, Field(ge=-MAX_EXTENT, le=MAX_EXTENT), NUMBER]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
+Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER]
 Seed = Annotated[int, Field(gt=0, le=MAX_SEED), NUMBER]
 Seeds = Annotated[list[Seed], Field(min_length=1, fail_fast=True)]
 Weight = Annotated[float, Field(allow_inf_nan=False), NUMBER]
@@ -129,7 +141,7 @@ class DetailOptions(BaseModel):
     """Run the lowest noise levels (t < 200 of 1000) on the refiner model. Only with sdxl."""
     style_preset: StrictStr = "base"
     """Name of a style, whose wording is put around both prompts; `base` changes nothing."""
-    strength: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER] = 0.9
+    strength: Strength = 0.9
     """How much to repaint: near 0 keeps the picture, 1 forgets the pixels under the mask."""
     cfg_scale: Annotated[float, Field(gt=0, le=50, allow_inf_nan=False), NUMBER] = 7.5
     """How closely to adhere to the prompt. Must be a positive number no greater than 50.0. At 1 and
@@ -156,7 +168,7 @@ class DetailOptions(BaseModel):
     than 10% the size of an inpainting mask."""
     max_num_detections: Count | None = None
     """Inpaint at most this many objects, starting with the most confident matches."""
-    confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] = 0.3
+    confidence: Share = 0.3
     """Sensitivity of the detector: lower considers more image fragments for inpainting."""
     detector: StrictStr = "face_full_mediapipe"
     """Name of the detection model."""
@@ -174,6 +186,42 @@ class LibraryOptions(DetailOptions):
     """Look at the picture in overlapping tiles of this many pixels, too: finds objects that are
     much smaller than a tenth of it."""
 
+    order: Order = Order.CONFIDENCE
+    """Which object comes first: it has the first seed and the first part of the prompt, and later
+    ones that overlap it are painted over it."""
+    min_area_ratio: Share = 0.0
+    """Leave objects whose box has a smaller share of the picture's area."""
+    max_area_ratio: Share = 1.0
+    """Leave objects whose box has a larger share of the picture's area."""
+    k_largest: Count | None = None
+    """Inpaint at most this many objects, those with the largest boxes."""
+    mask_dilation: Shift = 4
+    """Size, in pixels, of the kernel that grows each mask (by half of it on every side), or shrinks
+    it, if negative."""
+    mask_offset_x: Shift = 0
+    """Move each mask this many pixels to the right."""
+    mask_offset_y: Shift = 0
+    """Move each mask this many pixels down."""
+    invert_masks: StrictBool = False
+    """Join the masks of all objects and repaint everything else, in one job."""
+    soft_inpainting: StrictBool = False
+    """Let the strength fall off with the blurred mask: where it is half, the picture is repainted
+    from half of the steps on (differential diffusion, Levin and Fried 2023). Wants a wide blur."""
+    inpaint_size: Annotated[StrictStr, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = None
+    """Repaint at this of the model's own sizes (`512x512`); null: at the one that fits the object
+    best."""
+    prompt_marks: StrictBool = True
+    """Read the marks of other tools in both prompts: `[SEP]` divides the parts for one object after
+    the other (the last is for all the rest), `[SKIP]` as a part skips the object, `[PROMPT]` stands
+    for main_prompt, and so does an empty part; `<lora:name:0.8>` applies a LoRA."""
+    main_prompt: StrictStr | None = None
+    """The prompt that the whole picture was made with: what `[PROMPT]` stands for."""
+    main_negative_prompt: StrictStr | None = None
+    """The same of the negative prompt."""
+
+
+Options = TypeVar("Options", bound=LibraryOptions)
+
 
 def parse_options(options: Mapping[str, object]) -> LibraryOptions:
     """Validate options given by name.
@@ -181,12 +229,18 @@ def parse_options(options: Mapping[str, object]) -> LibraryOptions:
     Raises:
         InvalidInput: an unknown name or a value outside its range, with ``field`` set.
     """
+    return validated(LibraryOptions, options)
+
+
+def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
+    """The options as a record of this kind. Raises as :func:`parse_options`."""
     try:
-        return LibraryOptions.model_validate(options)
+        return kind.model_validate(options)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            raise UnknownName("option", field, LibraryOptions.model_fields, field=field) from None
-        message = f"{field}: {first['msg']}, not {first['input']!r:.80}"
+        field = str(first["loc"][0]) if first["loc"] else "objects"
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            raise UnknownName("option", field, kind.model_fields, field=field) from None
+        place = ".".join(map(str, first["loc"]))
+        message = f"{place}: {first['msg']}, not {first['input']!r:.80}" if place else first["msg"]
         raise InvalidInput(first["type"], message, field=field) from None

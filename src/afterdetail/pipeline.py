@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -13,30 +14,24 @@ import torch
 
 from afterdetail import masks
 from afterdetail.detectors.base import Detector
+from afterdetail.detectors.combine import combine
 from afterdetail.detectors.registry import find_detector, load_detector
-from afterdetail.detectors.select import top_k
+from afterdetail.detectors.select import by_score, select
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.service import EngineService
 from afterdetail.errors import InvalidInput
 from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
-from afterdetail.models.catalogue import load_catalogue
-from afterdetail.models.choose import choose
+from afterdetail.models.catalogue import Catalogue, load_catalogue
 from afterdetail.models.loader import ModelPool, pick_device
 from afterdetail.options import DetailOptions, parse_options
-from afterdetail.prompts import styles
-from afterdetail.repaint import (
-    Brush,
-    Fate,
-    Recipe,
-    Stopwatch,
-    check_any_inpainted,
-    make_targets,
-    tell,
-)
-from afterdetail.results import DetailResult
+from afterdetail.recipes import Recipe, make_recipe
+from afterdetail.repaint import Brush, Fate, Stopwatch, check_any_inpainted, tell
+from afterdetail.results import DetailedObject, DetailResult, DryRun, Found, Listener
 from afterdetail.safety.policy import THRESHOLD, make_policy
-from afterdetail.types import Box, Detection, Mask, Picture
+from afterdetail.stages import Stage, as_stage, parse_stages
+from afterdetail.targets import Plan, Sight, make_plan
+from afterdetail.types import RGB, Box, Detection, Mask, Picture
 from afterdetail.waves import waves
 
 ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
@@ -45,6 +40,15 @@ ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
 DETERMINISTIC_ROWS = 2
 """Rows of every forward when results must be exact: those of one guided job."""
 FINDING = frozenset({"detector", "confidence", "max_num_detections", "union_masks", "tile"})
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One stage of a call, ready to begin: number, recipe, and what finds its objects."""
+
+    number: int
+    recipe: Recipe
+    detector: Detector
 
 
 class Detailer:
@@ -115,25 +119,48 @@ class Detailer:
         self.close()
 
     def detail(
-        self, image: ImageLike, *, lifetime: Lifetime | None = None, **options: object
+        self,
+        image: ImageLike,
+        *,
+        stages: Sequence[Mapping[str, object]] | None = None,
+        listener: Listener | None = None,
+        lifetime: Lifetime | None = None,
+        **options: object,
     ) -> DetailResult:
         """Find and repaint the objects of a picture.
 
         Args:
+            stages: several turns, each with options of its own: faces first, then eyes, then hands.
+            listener: is told of each step of each object.
             lifetime: how long this may take, and the caller's way to give up on it.
-            options: fields of :class:`~afterdetail.LibraryOptions`.
+            options: fields of :class:`~afterdetail.stages.Stage`, for every stage that does not
+                have its own.
 
         Raises:
             InvalidInput: a wrong option or picture, or a model that is not there.
             InpaintFailed, OutOfMemory: every object failed.
         """
-        parsed = parse_options(options)
+        parsed = parse_stages(stages, options)
         watch = Stopwatch()
         with watch("decode"):
             picture = from_any(image)
-        recipe = self._recipe(picture, parsed, lifetime)
-        detector = find_detector(parsed.detector, self.catalogue, parsed.tile)
-        return self._detail(picture, recipe, detector, watch)
+        turns = self._turns(picture, parsed, lifetime or Lifetime(), find_detector)
+        return self._detail(picture, turns, watch, listener)
+
+    def dry_run(
+        self,
+        image: ImageLike,
+        *,
+        stages: Sequence[Mapping[str, object]] | None = None,
+        **options: object,
+    ) -> DryRun:
+        """What :meth:`detail` would repaint, without repainting anything: seeds, ids and masks.
+
+        Every stage looks at the picture as it is. The arguments are those of :meth:`detail`.
+        """
+        picture = from_any(image)
+        parsed = parse_stages(stages, options)
+        return self._dry_run(picture, self._turns(picture, parsed, Lifetime(), find_detector))
 
     def detect(
         self,
@@ -169,71 +196,139 @@ class Detailer:
         with watch("decode"):
             picture = from_any(image)
             drawn = masks.from_array(from_any(mask).rgb.max(axis=2))
-        recipe = self._recipe(picture, parse_options(options))
+        (stage,) = parse_stages(None, options)
+        recipe = make_recipe(stage, picture.size, self.catalogue, Lifetime())
         if drawn.empty or drawn.size != picture.size:
             given = "an empty mask" if drawn.empty else "a mask of {}x{}".format(*drawn.size)
             message = f"{given}: it must have the picture's size, {picture.size}, and a bright part"
             raise InvalidInput("mask_invalid", message, field="mask")
         shape = Detection("mask", 1.0, Box(*map(float, drawn.box)))
-        return self._repaint(picture, recipe, [shape], [drawn], watch)
+        plan = make_plan(Sight((shape,), {0: drawn}, {}), recipe)
+        canvas = picture.rgb.copy()
+        fates = self._repaint(canvas, plan, recipe, watch)
+        return _result(picture, canvas, tell([shape], plan, fates), fates, watch)
 
     def run(
-        self, picture: Picture, options: DetailOptions, lifetime: Lifetime | None = None
+        self,
+        picture: Picture,
+        options: DetailOptions | Sequence[Stage],
+        lifetime: Lifetime | None = None,
+        listener: Listener | None = None,
     ) -> DetailResult:
         """Detail a decoded picture; detectors by catalogue name only. The server's door.
 
         Args:
+            options: those of the endpoint, or stages.
             lifetime: how long this may take, and the caller's way to give up on it.
+            listener: is told of each step of each object.
 
         Raises:
             DeadlineExceeded, Aborted: it is over; the picture's jobs stop at the next step.
         """
-        recipe = self._recipe(picture, options, lifetime)
-        detector = load_detector(options.detector, self.catalogue)
-        return self._detail(picture, recipe, detector, Stopwatch())
+        stages = [as_stage(options)] if isinstance(options, DetailOptions) else options
+        turns = self._turns(picture, stages, lifetime or Lifetime(), served_detector)
+        return self._detail(picture, turns, Stopwatch(), listener)
 
-    def _recipe(
-        self, picture: Picture, options: DetailOptions, lifetime: Lifetime | None = None
-    ) -> Recipe:
-        """Options with every name in them looked up: what is wrong is refused before any work."""
-        choice = choose(options, picture.size, self.catalogue)
-        prompt, negative = styles.apply(
-            options.style_preset, options.prompt or "", options.negative_prompt or ""
-        )
-        return Recipe(options, choice, prompt, negative, lifetime or Lifetime())
+    def look(self, picture: Picture, stages: Sequence[Stage], lifetime: Lifetime) -> DryRun:
+        """The server's door to :meth:`dry_run`."""
+        return self._dry_run(picture, self._turns(picture, stages, lifetime, served_detector))
+
+    def _turns(
+        self,
+        picture: Picture,
+        stages: Sequence[Stage],
+        lifetime: Lifetime,
+        find: Callable[[str, Catalogue, int | None], Detector],
+    ) -> list[Turn]:
+        """Stages with every name in them looked up: what is wrong is refused before any work."""
+        return [
+            Turn(
+                number,
+                make_recipe(stage, picture.size, self.catalogue, lifetime),
+                find(stage.detector, self.catalogue, stage.tile),
+            )
+            for number, stage in enumerate(stages)
+        ]
 
     def _detail(
-        self, picture: Picture, recipe: Recipe, detector: Detector, watch: Stopwatch
+        self,
+        picture: Picture,
+        turns: Sequence[Turn],
+        watch: Stopwatch,
+        listener: Listener | None = None,
     ) -> DetailResult:
-        options = recipe.options
-        recipe.lifetime.check()
+        canvas = picture.rgb.copy()
+        objects: list[DetailedObject] = []
+        fates: list[Fate] = []
+        for turn in turns:
+            # Options of single objects are for those of a dry run, and it saw the picture as it is.
+            sight = self._look(picture.rgb if turn.recipe.stage.objects else canvas, turn, watch)
+            with watch("mask"):
+                plan = make_plan(sight, turn.recipe)
+            if listener:
+                listener(Found(turn.number, len(turns), len(sight.found), len(plan.targets)))
+            done = self._repaint(canvas, plan, turn.recipe, watch, turn.number, listener)
+            objects += tell(sight.found, plan, done, turn.number)
+            fates += done
+        check_any_inpainted(fates)
+        return _result(picture, canvas, objects, fates, watch)
+
+    def _dry_run(self, picture: Picture, turns: Sequence[Turn]) -> DryRun:
+        objects: list[DetailedObject] = []
+        drawn: list[Mask] = []
+        for turn in turns:
+            sight = self._look(picture.rgb, turn, Stopwatch())
+            plan = make_plan(sight, turn.recipe)
+            objects += tell(sight.found, plan, (), turn.number)
+            drawn += [target.mask for target in plan.targets]
+        return DryRun(picture, tuple(objects), tuple(drawn))
+
+    def _look(self, rgb: RGB, turn: Turn, watch: Stopwatch) -> Sight:
+        """Find the objects of a stage and draw those that it is for."""
+        stage, size = turn.recipe.stage, (rgb.shape[1], rgb.shape[0])
+        turn.recipe.lifetime.check()
         with watch("detect"):
-            found = detector.detect(picture.rgb, options.confidence)
+            found = tuple(by_score(turn.detector.detect(rgb, stage.confidence)))
         with watch("mask"):
-            kept = top_k(top_k(found, options.max_num_detections), self.max_objects)
-            drawn = [masks.draw(item, picture.size) for item in kept]
-        return self._repaint(picture, recipe, found, drawn, watch)
+            chosen = select(found, size, stage, self.max_objects)
+            drawn = {number: masks.draw(found[number], size) for number in chosen.kept}
+        return Sight(found, drawn, chosen.left_out)
 
     def _repaint(
         self,
-        picture: Picture,
+        canvas: RGB,
+        plan: Plan,
         recipe: Recipe,
-        found: Sequence[Detection],
-        drawn: Sequence[Mask],
         watch: Stopwatch,
-    ) -> DetailResult:
-        """From drawn masks, those of the first objects found, to the result."""
-        with watch("mask"):
-            targets = make_targets(drawn, recipe.options)
-        canvas = picture.rgb.copy()
+        stage: int = 0,
+        listener: Listener | None = None,
+    ) -> list[Fate]:
+        """Repaint a plan's targets into the canvas, wave after wave."""
+        with watch("load"):
+            models = {
+                choice: self._pool.get(choice.model, choice.loras)
+                for choice in {target.wish.choice for target in plan.targets}
+            }
+        brush = Brush(self._engine, models, recipe, self._safety, stage, listener)
         fates: list[Fate] = []
-        if targets:
-            with watch("load"):
-                model = self._pool.get(recipe.choice.model, recipe.choice.loras)
-            brush = Brush(self._engine, model, recipe, self._safety)
-            for wave in waves([target.mask for target in targets]):
-                fates += brush.paint(canvas, [targets[index] for index in wave], watch)
-            check_any_inpainted(fates)
-        detailed = Picture(canvas, picture.alpha, picture.icc_profile)
-        refused = sum(fate.refused for fate in fates)
-        return DetailResult(detailed, tell(found, fates), watch.seconds, refused)
+        for wave in waves([target.mask for target in plan.targets]):
+            fates += brush.paint(canvas, [plan.targets[index] for index in wave], watch)
+        return fates
+
+
+def _result(
+    picture: Picture,
+    canvas: RGB,
+    objects: Sequence[DetailedObject],
+    fates: Sequence[Fate],
+    watch: Stopwatch,
+) -> DetailResult:
+    detailed = Picture(canvas, picture.alpha, picture.icc_profile)
+    refused = sum(fate.refused for fate in fates)
+    return DetailResult(detailed, tuple(objects), watch.seconds, refused)
+
+
+def served_detector(names: str, catalogue: Catalogue, tile: int | None = None) -> Detector:
+    """The detector of catalogue names divided by commas; never of a file."""
+    parts = [name.strip() for name in names.split(",")]
+    return combine([load_detector(part, catalogue) for part in parts], tile)

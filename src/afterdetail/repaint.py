@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from afterdetail import masks, regions
+from afterdetail import regions
 from afterdetail.composite import composite
 from afterdetail.engine.job import Job
 from afterdetail.engine.service import EngineService, Ticket
@@ -20,25 +19,16 @@ from afterdetail.errors import (
     InpaintFailed,
     OutOfMemory,
 )
-from afterdetail.lifetime import Lifetime
 from afterdetail.models.choose import Choice
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.options import MAX_SEED, DetailOptions
-from afterdetail.results import DetailedObject, Outcome
+from afterdetail.recipes import Recipe
+from afterdetail.results import DetailedObject, Listener, Outcome, Settled, Step
 from afterdetail.safety.policy import SafetyPolicy
-from afterdetail.types import RGB, Detection, Mask, Region
+from afterdetail.targets import Plan, Target
+from afterdetail.types import RGB, Detection, Region
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """What one job repaints: one object, or all of them under a joined mask.
-
-    ``objects`` are indices into the detections; ``mask`` is dilated and blurred, never empty.
-    """
-
-    objects: tuple[int, ...]
-    mask: Mask
-    seed: int
+LOOK = 0.1
+"""Seconds between two looks at the engine for a listener; a step is rarely shorter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +40,16 @@ class Fate:
     refused: bool = False
 
     @property
-    def inpainted(self) -> bool:
-        return self.error is None and not self.refused
+    def outcome(self) -> Outcome:
+        if self.error is not None:
+            return Outcome.FAILED
+        return Outcome.REFUSED if self.refused else Outcome.INPAINTED
+
+    @property
+    def reason(self) -> str | None:
+        if self.error is not None:
+            return self.error.public
+        return "the safety checker refused what was painted" if self.refused else None
 
 
 @dataclass(slots=True)
@@ -70,60 +68,20 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + passed
 
 
-def make_targets(drawn: Sequence[Mask], options: DetailOptions) -> list[Target]:
-    """The jobs of a picture, the most confident object first.
-
-    Args:
-        drawn: one mask per object as drawn, in the order of the detections.
-    """
-    seeds = seeds_of(options)
-    parts: list[tuple[tuple[int, ...], Mask, int]] = [
-        ((index,), mask, next(seeds)) for index, mask in enumerate(drawn)
-    ]
-    if options.union_masks and parts:
-        everything = tuple(index for index, mask in enumerate(drawn) if not mask.empty)
-        parts = [(everything, masks.union(drawn), parts[0][2])]
-    targets = [Target(objects, _softened(mask, options), seed) for objects, mask, seed in parts]
-    return [target for target in targets if not target.mask.empty]
-
-
-def _softened(mask: Mask, options: DetailOptions) -> Mask:
-    return masks.blur(masks.dilate(mask, options.mask_dilation), options.mask_blur)
-
-
-def seeds_of(options: DetailOptions) -> Iterator[int]:
-    """The seed of each object in turn, without end; each in 1..2^32-1."""
-    index = 0
-    while True:
-        match options.seed:
-            case None:
-                yield secrets.randbelow(MAX_SEED) + 1
-            case int(first):
-                yield (first - 1 + index) % MAX_SEED + 1
-            case seeds:
-                yield seeds[index % len(seeds)]
-        index += 1
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One picture's options with every name in them looked up and the style in the prompts."""
-
-    options: DetailOptions
-    choice: Choice
-    prompt: str
-    negative_prompt: str
-    lifetime: Lifetime
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Brush:
-    """What all jobs of one picture have in common."""
+    """What all jobs of one stage have in common.
+
+    ``models`` has the loaded model of every choice that a wish makes; ``stage`` is the number that
+    progress is told with.
+    """
 
     engine: EngineService
-    model: DiffusionModel
+    models: Mapping[Choice, DiffusionModel]
     recipe: Recipe
     safety: SafetyPolicy | None = None
+    stage: int = 0
+    listener: Listener | None = None
 
     def paint(self, canvas: RGB, targets: Sequence[Target], watch: Stopwatch) -> list[Fate]:
         """Repaint the targets of one wave into ``canvas``, all from its state at the start.
@@ -137,13 +95,20 @@ class Brush:
             planned = [(target, self._plan(target, canvas)) for target in targets]
             jobs = [self._job(canvas, target, region) for target, region in planned]
         with watch("load"):
-            self.engine.prepare(self.model, sorted({region.size for _, region in planned}))
+            sizes = sorted({region.size for _, region in planned})
+            for model in {job.model for job in jobs}:
+                self.engine.prepare(model, sizes)
         with watch("inpaint"):
-            patches = self._wait([self.engine.add(job) for job in jobs])
-        return [
+            patches = self._wait(targets, [self.engine.add(job) for job in jobs])
+        fates = [
             self._finish(canvas, target, region, patch, watch)
             for (target, region), patch in zip(planned, patches, strict=True)
         ]
+        if self.listener:
+            for fate in fates:
+                told = Settled(self.stage, fate.target.objects, fate.outcome, fate.reason)
+                self.listener(told)
+        return fates
 
     def _finish(
         self,
@@ -168,28 +133,28 @@ class Brush:
 
     def _plan(self, target: Target, canvas: RGB) -> Region:
         height, width = canvas.shape[:2]
-        padding = self.recipe.options.mask_padding
-        return regions.plan(
-            target.mask.box, (width, height), padding, self.recipe.choice.model.sizes
-        )
+        padding = self.recipe.stage.mask_padding
+        return regions.plan(target.mask.box, (width, height), padding, self.recipe.sizes)
 
     def _job(self, canvas: RGB, target: Target, region: Region) -> Job:
-        options = self.recipe.options
+        stage, wish = self.recipe.stage, target.wish
         return Job(
-            model=self.model,
+            model=self.models[wish.choice],
             image=regions.extract(canvas, region),
             mask=regions.extract_mask(target.mask, region),
-            prompt=self.recipe.prompt,
-            negative_prompt=self.recipe.negative_prompt,
-            sampler=options.sampler,
-            steps=options.steps,
-            strength=options.strength,
-            guidance_scale=options.cfg_scale,
+            prompt=wish.prompt,
+            negative_prompt=wish.negative_prompt,
+            sampler=stage.sampler,
+            steps=stage.steps,
+            strength=wish.strength,
+            guidance_scale=stage.cfg_scale,
             seed=target.seed,
             deadline=self.recipe.lifetime.deadline,
         )
 
-    def _wait(self, tickets: Sequence[Ticket]) -> list[RGB | AfterdetailError]:
+    def _wait(
+        self, targets: Sequence[Target], tickets: Sequence[Ticket]
+    ) -> list[RGB | AfterdetailError]:
         """Every job's patch or error. If the caller is interrupted, none is left running."""
 
         def abort() -> None:
@@ -198,9 +163,27 @@ class Brush:
 
         self.recipe.lifetime.on_end(abort)
         try:
+            if self.listener:
+                self._follow(targets, tickets, self.listener)
             return [_outcome(ticket) for ticket in tickets]
         finally:
             abort()
+
+    def _follow(
+        self, targets: Sequence[Target], tickets: Sequence[Ticket], listener: Listener
+    ) -> None:
+        """Tell the listener of every step that is seen, until all jobs are over."""
+        seen = [0] * len(tickets)
+        while True:
+            waiting = [ticket for ticket in tickets if not ticket.wait(0)]
+            for index, (target, ticket) in enumerate(zip(targets, tickets, strict=True)):
+                progress = ticket.progress
+                if progress.step > seen[index]:
+                    seen[index] = progress.step
+                    listener(Step(self.stage, target.objects, progress.step, progress.steps))
+            if not waiting:
+                return
+            waiting[0].wait(LOOK)
 
 
 def _outcome(ticket: Ticket) -> RGB | AfterdetailError:
@@ -220,26 +203,33 @@ def check_any_inpainted(fates: Sequence[Fate]) -> None:
         InpaintFailed: anything else.
     """
     errors = [fate.error for fate in fates if fate.error]
-    if not errors or any(fate.inpainted for fate in fates):
+    if not errors or any(fate.outcome is Outcome.INPAINTED for fate in fates):
         return
     if any(isinstance(error, OutOfMemory) for error in errors):
         raise OutOfMemory("not enough memory to repaint any object; try a smaller model")
     raise InpaintFailed(f"none of {len(errors)} objects could be repainted: {errors[0].public}")
 
 
-def tell(found: Sequence[Detection], fates: Sequence[Fate]) -> tuple[DetailedObject, ...]:
-    """What happened to each object, in the order of the detections."""
-    by_object = {index: fate for fate in fates for index in fate.target.objects}
-    return tuple(_told(item, by_object.get(index)) for index, item in enumerate(found))
+def tell(
+    found: Sequence[Detection], plan: Plan, fates: Sequence[Fate], stage: int = 0
+) -> tuple[DetailedObject, ...]:
+    """What happened to each object, in the order of the detections.
 
-
-def _told(item: Detection, fate: Fate | None) -> DetailedObject:
-    if fate is None:
-        reason = "beyond the number of objects asked for, or its mask is empty"
-        return DetailedObject(item, Outcome.SKIPPED, reason=reason)
-    if fate.error is not None:
-        return DetailedObject(item, Outcome.FAILED, fate.target.seed, fate.error.public)
-    if fate.refused:
-        reason = "the safety checker refused what was painted"
-        return DetailedObject(item, Outcome.REFUSED, fate.target.seed, reason)
-    return DetailedObject(item, Outcome.INPAINTED, fate.target.seed)
+    Args:
+        fates: those of the plan's targets; none in a dry run.
+    """
+    told: dict[int, tuple[Outcome, int | None, str | None]] = {
+        index: (Outcome.PLANNED, target.seed, None)
+        for target in plan.targets
+        for index in target.objects
+    }
+    told |= {
+        index: (fate.outcome, fate.target.seed, fate.reason)
+        for fate in fates
+        for index in fate.target.objects
+    }
+    told |= {index: (Outcome.SKIPPED, None, reason) for index, reason in plan.left_out.items()}
+    return tuple(
+        DetailedObject(item, *told[index], id=index, stage=stage)
+        for index, item in enumerate(found)
+    )

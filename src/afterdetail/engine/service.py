@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Self
 
 from afterdetail.engine.engine import Engine, Finished
@@ -39,6 +39,10 @@ class Ticket:
     @property
     def done(self) -> bool:
         return self._future.done()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most; whether it is done then."""
+        return bool(wait({self._future}, seconds).done)
 
     def abort(self) -> None:
         """Stop at the next step; :meth:`result` then raises ``Aborted``."""
