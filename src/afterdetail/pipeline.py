@@ -24,6 +24,7 @@ from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, load_catalogue
 from afterdetail.models.loader import ModelPool, pick_device
+from afterdetail.models.stats import PoolStats
 from afterdetail.options import DetailOptions, parse_options
 from afterdetail.recipes import Recipe, make_recipe
 from afterdetail.repaint import Brush, Fate, Stopwatch, check_any_inpainted, tell
@@ -111,6 +112,11 @@ class Detailer:
     def engine(self) -> EngineService:
         """What runs the jobs: its state and its numbers, for whoever watches over it."""
         return self._engine
+
+    @property
+    def model_stats(self) -> PoolStats:
+        """What the models in memory take, and what loading them has cost."""
+        return self._pool.stats
 
     def __enter__(self) -> Self:
         return self

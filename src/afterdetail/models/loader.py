@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.folder import load_folder
 from afterdetail.models.lora import with_loras
 from afterdetail.models.single_file import load_single_file
+from afterdetail.models.stats import PoolStats
 from afterdetail.models.store import locate
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -72,6 +74,8 @@ class ModelPool:
         self._models: OrderedDict[Key, DiffusionModel] = OrderedDict()
         self._lock = threading.Lock()
         self._turns: dict[Key, threading.Lock] = {}
+        self._loads = 0
+        self._load_seconds = 0.0
 
     def get(self, spec: ModelSpec, loras: frozenset[LoraUse] = frozenset()) -> DiffusionModel:
         """The loaded model of a catalogue entry, with LoRAs applied. The same for the same set.
@@ -96,13 +100,20 @@ class ModelPool:
         with self._lock:
             return resident_bytes(self._models.values())
 
+    @property
+    def stats(self) -> PoolStats:
+        """From any thread."""
+        with self._lock:
+            held = list(self._models.values())
+            return PoolStats(self._loads, self._load_seconds, len(held), resident_bytes(held))
+
     def _held(self, key: Key, make: Callable[[], DiffusionModel]) -> DiffusionModel:
         """The model of ``key``, made if need be: once, however many ask for it at a time."""
         with self._lock:
             turn = self._turns.setdefault(key, threading.Lock())
         try:
             with turn:
-                model = self._models.get(key) or make()
+                model = self._models.get(key) or self._made(make)
                 with self._lock:
                     self._models[key] = model
                     self._models.move_to_end(key)
@@ -110,6 +121,14 @@ class ModelPool:
         finally:
             with self._lock:
                 self._turns.pop(key, None)
+        return model
+
+    def _made(self, make: Callable[[], DiffusionModel]) -> DiffusionModel:
+        began = time.monotonic()
+        model = make()
+        with self._lock:
+            self._loads += 1
+            self._load_seconds += time.monotonic() - began
         return model
 
     def _shrink(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from afterdetail.models.stats import PoolStats
 from afterdetail.results import DetailResult
 from afterdetail.server.admission import Admission
 
@@ -24,7 +25,7 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 class Metrics:
     """One registry per application, so that two in a process do not add up."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, models: Callable[[], PoolStats]) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "afterdetail_requests",
@@ -52,7 +53,7 @@ class Metrics:
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
-        self.registry.register(House(admission))
+        self.registry.register(House(admission, models))
 
     def saw_result(self, result: DetailResult) -> None:
         """A picture is done."""
@@ -70,19 +71,22 @@ class Metrics:
 
 
 class House(Collector):
-    """The queue and the engine, read at the moment they are asked for."""
+    """The queue, the engine and the models, read at the moment they are asked for."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, models: Callable[[], PoolStats]) -> None:
         self._admission = admission
+        self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        house, engine = self._admission, self._admission.engine()
+        house, engine, pool = self._admission, self._admission.engine(), self._models()
         gauges: Iterable[tuple[str, str, float]] = (
             ("queue_requests", "Requests inside, waiting or at work.", house.requests),
             ("queue_work", "Row-steps a new request would wait for.", house.ahead),
             ("queue_bytes", "Bytes of all bodies inside.", house.size),
             ("engine_speed", "Row-steps a second while the engine works.", house.speed),
             ("engine_jobs", "Jobs in the engine.", engine.jobs),
+            ("models", "Models in memory, those with LoRAs counted apart.", pool.models),
+            ("model_bytes", "Bytes of their weights; what they share once.", pool.resident_bytes),
         )
         counters: Iterable[tuple[str, str, float]] = (
             ("engine_rows", "Rows of UNet forwards.", engine.rows),
@@ -93,6 +97,8 @@ class House(Collector):
             ("engine_busy_seconds", "Time spent in ticks.", engine.busy_seconds),
             ("engine_jobs_done", "Jobs that gave a picture.", engine.jobs_done),
             ("engine_jobs_failed", "Jobs that failed or ran out of time.", engine.jobs_failed),
+            ("model_loads", "Models read into memory, or given LoRAs.", pool.loads),
+            ("model_load_seconds", "Time spent in that.", pool.load_seconds),
         )  # fmt: skip
         for name, text, value in gauges:
             yield GaugeMetricFamily(f"afterdetail_{name}", text, value)

@@ -28,6 +28,7 @@ from afterdetail.errors import (
     Loading,
 )
 from afterdetail.lifetime import Lifetime
+from afterdetail.models.stats import PoolStats
 from afterdetail.schema.request import ImageEncoding
 from afterdetail.schema.response import AdetailerResponse
 from afterdetail.schema.translate import Incoming, parse_request, resolve
@@ -86,7 +87,7 @@ class Service:
             detailer=detailer,
             fetcher=Fetcher(UrlPolicy.of(settings)),
             admission=admission,
-            metrics=Metrics(admission),
+            metrics=Metrics(admission, partial(model_stats, detailer)),
             turns=Turns(settings.threads),
             parser=ThreadPoolExecutor(1, thread_name_prefix="parse"),
             workers=ThreadPoolExecutor(settings.threads, thread_name_prefix="request"),
@@ -320,6 +321,13 @@ def engine_stats(detailer: Future[Detailer]) -> EngineStats:
     if not detailer.done() or detailer.exception() is not None:
         return EngineStats()
     return detailer.result().engine.stats
+
+
+def model_stats(detailer: Future[Detailer]) -> PoolStats:
+    """What the models take; zeros while there are none."""
+    if not detailer.done() or detailer.exception() is not None:
+        return PoolStats()
+    return detailer.result().model_stats
 
 
 def _decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
