@@ -150,6 +150,7 @@ class Brush:
             guidance_scale=stage.cfg_scale,
             seed=target.seed,
             deadline=self.recipe.lifetime.deadline,
+            soft=stage.soft_inpainting,
         )
 
     def _wait(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -51,7 +52,7 @@ def begin(
     known = None if model.takes_mask and full else _sample(model, clean, generator)
     noise = _draw(clean[0], generator)
     hidden = _sample(model, masked if masked is not None else clean, generator)
-    if known is None and job.refiner:
+    if known is None and (job.refiner or job.soft):
         known = _sample(model, clean, generator)
     latent_mask = F.interpolate(mask, size=noise.shape[-2:]).to(model.device)
     return Running(
@@ -63,12 +64,18 @@ def begin(
         end=_own_end(job, sampler, timesteps),
         latents=_first_latents(sampler, timesteps, noise, None if full else known),
         noise=noise,
-        mask=latent_mask,
+        mask=_shares(job, noise).to(model.device) if job.soft else latent_mask,
         known=known,
         channels=torch.cat([latent_mask, hidden], dim=1) if model.takes_mask else None,
         embeddings=text.tokens,
         added=text.added,
     )
+
+
+def _shares(job: Job, latents: torch.Tensor) -> torch.Tensor:
+    """The share of the steps that each latent pixel is for, float32 ``(1, 1, h, w)``, 0..1."""
+    gray = torch.from_numpy(job.mask.astype(np.float32) / 255)
+    return F.interpolate(gray[None, None], size=latents.shape[-2:], mode="area")
 
 
 def _own_end(job: Job, sampler: object, timesteps: torch.Tensor) -> int:
@@ -204,10 +211,24 @@ def advance(running: Running, prediction: torch.Tensor) -> None:
         running.sampler, prediction, timestep, running.latents, running.generator
     )
     running.index += 1
-    if running.known is not None and not running.model.takes_mask:
+    if running.known is not None and (running.job.soft or not running.model.takes_mask):
         known = running.known
         if running.index < len(running.timesteps):
             following = running.timesteps[running.index].reshape(1)
             known = running.sampler.add_noise(known, running.noise, following)
-        latents = (1 - running.mask) * known + running.mask * latents
+        mask = _free(running)
+        latents = (1 - mask) * known + mask * latents
     running.latents = latents
+
+
+def _free(running: Running) -> torch.Tensor:
+    """1 where the latents may go their own way from this step on, else 0.
+
+    Softly (differential diffusion, Levin & Fried 2023), a pixel joins when what is left of the
+    steps is its share of them.
+    """
+    if not running.job.soft:
+        return running.mask
+    progress = running.progress
+    left = 1 - progress.step / progress.steps
+    return ((running.mask > 0) & (running.mask >= left)).float()

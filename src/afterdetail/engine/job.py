@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.inversion import Inversion
 from afterdetail.options import Sampler
 from afterdetail.types import RGB, Gray
 
@@ -20,7 +21,10 @@ class Job:
     factor), ``mask`` uint8 ``(H, W)``: values from 128 on are repainted. ``strength`` is in (0, 1];
     ``guidance_scale`` of 1 and below means no unconditional half. ``deadline`` is in the seconds of
     ``time.monotonic``. ``refiner``, if there is one, takes over from ``model`` at the first step
-    whose timestep is below :data:`~afterdetail.engine.samplers.HAND_OVER`.
+    whose timestep is below :data:`~afterdetail.engine.samplers.HAND_OVER`. ``soft`` repaints where
+    the mask is v through the last v / 255 of the steps, instead of all or nothing. ``clip_skip``
+    counts layers of the text encoders left out at their end; None: as many as the model says.
+    ``inversions`` are words that the prompts may have.
     """
 
     model: DiffusionModel
@@ -35,6 +39,9 @@ class Job:
     seed: int = 1
     deadline: float | None = None
     refiner: DiffusionModel | None = None
+    clip_skip: int | None = None
+    inversions: tuple[Inversion, ...] = ()
+    soft: bool = False
 
     @property
     def guided(self) -> bool:
