@@ -5,11 +5,11 @@ import pytest
 from afterdetail.engine import prompts
 from afterdetail.engine.prompts import PromptCache
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.text import Embedded, Windows, encode_windows, prompt_windows
+from afterdetail.models.text import Embedded, Text, encode_texts, prompt_windows
 
 
-def texts(model: DiffusionModel, *words: str) -> list[Windows]:
-    return [prompt_windows(model, word) for word in words]
+def texts(model: DiffusionModel, *words: str) -> list[Text]:
+    return [Text(prompt_windows(model, word)) for word in words]
 
 
 @pytest.fixture
@@ -17,11 +17,11 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many prompts each forward of the text encoder took."""
     seen: list[int] = []
 
-    def counted(model: DiffusionModel, fresh: list[Windows]) -> list[Embedded]:
+    def counted(model: DiffusionModel, fresh: list[Text]) -> list[Embedded]:
         seen.append(len(fresh))
-        return encode_windows(model, fresh)
+        return encode_texts(model, fresh)
 
-    monkeypatch.setattr(prompts, "encode_windows", counted)
+    monkeypatch.setattr(prompts, "encode_texts", counted)
     return seen
 
 

@@ -10,7 +10,7 @@ from afterdetail.engine import codec, denoiser
 from afterdetail.engine.job import Job, Running
 from afterdetail.engine.prompts import PromptCache
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.text import Conditioning, Windows, condition, prompt_windows
+from afterdetail.models.text import Conditioning, Text, condition, prompt_windows
 
 
 def encode(jobs: Sequence[Job], prompts: PromptCache) -> list[Running]:
@@ -48,15 +48,14 @@ def _conditioning(
     ]
 
 
-def _texts(model: DiffusionModel, job: Job) -> tuple[Windows, ...]:
-    """The windows of each row, the shorter prompt filled up with empty windows."""
-    positive = prompt_windows(model, job.prompt)
-    if not job.guided:
-        return (positive,)
-    negative = prompt_windows(model, job.negative_prompt)
-    length = max(len(positive), len(negative))
+def _texts(model: DiffusionModel, job: Job) -> tuple[Text, ...]:
+    """The text of each row, the shorter prompt filled up with empty windows."""
+    skip = model.clip_skip if job.clip_skip is None else job.clip_skip
+    prompts = (job.negative_prompt, job.prompt) if job.guided else (job.prompt,)
+    windows = [prompt_windows(model, prompt, job.inversions) for prompt in prompts]
+    length = max(map(len, windows))
     empty = prompt_windows(model, "")
-    return tuple(text + empty * (length - len(text)) for text in (negative, positive))
+    return tuple(Text(text + empty * (length - len(text)), skip) for text in windows)
 
 
 def _latents(

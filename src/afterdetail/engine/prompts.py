@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.text import Embedded, Windows, encode_windows
+from afterdetail.models.text import Embedded, Text, encode_texts
 
 
 @dataclass(slots=True)
@@ -19,16 +19,16 @@ class PromptCache:
     """
 
     capacity: int = 64
-    _known: WeakKeyDictionary[DiffusionModel, OrderedDict[Windows, Embedded]] = field(
+    _known: WeakKeyDictionary[DiffusionModel, OrderedDict[Text, Embedded]] = field(
         default_factory=WeakKeyDictionary
     )
 
-    def encode(self, model: DiffusionModel, texts: Sequence[Windows]) -> dict[Windows, Embedded]:
+    def encode(self, model: DiffusionModel, texts: Sequence[Text]) -> dict[Text, Embedded]:
         """Each distinct text's embeddings; the new ones in one forward."""
         known = self._known.setdefault(model, OrderedDict())
         fresh = [text for text in dict.fromkeys(texts) if text not in known]
         if fresh:
-            known.update(zip(fresh, encode_windows(model, fresh), strict=True))
+            known.update(zip(fresh, encode_texts(model, fresh), strict=True))
         found = {text: known[text] for text in texts}
         for text in found:
             known.move_to_end(text)

@@ -7,20 +7,31 @@ sizes of the picture and where it was cropped, or, the refiner, how beautiful it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from afterdetail.errors import InvalidInput
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.inversion import FIRST, SECOND, Inversion
 from afterdetail.prompts.weights import parse
-from afterdetail.prompts.windows import Window, windows
+from afterdetail.prompts.windows import Vector, Window, windows
 
 Windows = tuple[Window, ...]
 
 AESTHETIC_SCORES = (2.5, 6.0)
 """Of the negative prompt's row and the prompt's: diffusers' defaults for the refiner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is encoded of a prompt: its windows, without the last ``clip_skip`` layers."""
+
+    windows: Windows
+    clip_skip: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +54,11 @@ class Conditioning:
     added: torch.Tensor | None = None
 
 
-def prompt_windows(model: DiffusionModel, prompt: str) -> Windows:
+def prompt_windows(
+    model: DiffusionModel, prompt: str, inversions: Sequence[Inversion] = ()
+) -> Windows:
     """The 77-token windows of a weighted prompt, at least one."""
-    return windows(parse(prompt), _tokenizer(model))
+    return windows(parse(prompt), _tokenizer(model), inversions)
 
 
 def _tokenizer(model: DiffusionModel) -> Any:
@@ -53,63 +66,113 @@ def _tokenizer(model: DiffusionModel) -> Any:
     return model.tokenizer or model.tokenizer_2
 
 
-def encode_windows(model: DiffusionModel, texts: Sequence[Windows]) -> list[Embedded]:
+def encode_texts(model: DiffusionModel, texts: Sequence[Text]) -> list[Embedded]:
     """Several texts in one forward of each text encoder, the windows of a text side by side."""
-    flat = [window for text in texts for window in text]
-    lengths = [len(text) for text in texts]
-    hidden, vectors = _encoded(model, flat)
+    flat = [window for text in texts for window in text.windows]
+    skips = [text.clip_skip for text in texts for _ in text.windows]
+    lengths = [len(text.windows) for text in texts]
+    if model.text_encoder_2 is None:
+        hidden, vectors = _sd15_tokens(model, flat, skips), None
+    else:
+        hidden, vectors = _sdxl_tokens(model, flat, skips)
     tokens = torch.split(hidden, lengths)
     # A text's vector is that of its first window.
     pooled = [None] * len(texts) if vectors is None else torch.split(vectors, lengths)
     return [
-        Embedded(_weighted(part, text), None if vector is None else vector[:1])
+        Embedded(_weighted(part, text.windows), None if vector is None else vector[:1])
         for part, text, vector in zip(tokens, texts, pooled, strict=True)
     ]
 
 
-def _encoded(
-    model: DiffusionModel, flat: Sequence[Window]
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    if model.text_encoder_2 is None:
-        return _sd15_tokens(model, flat), None
-    return _sdxl_tokens(model, flat)
-
-
-def _sd15_tokens(model: DiffusionModel, flat: Sequence[Window]) -> torch.Tensor:
+def _sd15_tokens(
+    model: DiffusionModel, flat: Sequence[Window], skips: Sequence[int]
+) -> torch.Tensor:
     encoder: Any = model.text_encoder
-    encoded = encoder(
-        _ids(flat, model, model.tokenizer), attention_mask=None, output_hidden_states=True
-    )
-    if not model.clip_skip:
-        last: torch.Tensor = encoded[0].float()
-        return last
+    encoded = _read(model, FIRST, model.tokenizer, flat)
     body = getattr(encoder, "text_model", encoder)
-    skipped: torch.Tensor = body.final_layer_norm(encoded.hidden_states[-1 - model.clip_skip])
-    return skipped.float()
+    tokens: torch.Tensor = body.final_layer_norm(_layers(encoded, -1, skips))
+    return tokens.float()
 
 
 def _sdxl_tokens(
-    model: DiffusionModel, flat: Sequence[Window]
+    model: DiffusionModel, flat: Sequence[Window], skips: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens of both encoders side by side, and the vectors that the second makes."""
     parts: list[torch.Tensor] = []
-    ids = _ids(flat, model, _tokenizer(model))
-    layer = -2 - model.clip_skip
     if model.text_encoder is not None:
-        first: Any = model.text_encoder
-        parts.append(first(ids, output_hidden_states=True).hidden_states[layer])
-        ids = _ids(flat, model, model.tokenizer_2)
-    second: Any = model.text_encoder_2
-    encoded = second(ids, output_hidden_states=True)
-    parts.append(encoded.hidden_states[layer])
-    return torch.cat(parts, dim=-1).float(), encoded.text_embeds.float()
+        parts.append(_layers(_read(model, FIRST, model.tokenizer, flat), -2, skips))
+    second = _read(model, SECOND, model.tokenizer_2, flat)
+    parts.append(_layers(second, -2, skips))
+    return torch.cat(parts, dim=-1).float(), second.text_embeds.float()
+
+
+def _layers(encoded: Any, last: int, skips: Sequence[int]) -> torch.Tensor:
+    """Of each window the layer ``last``, or as many before it as it skips: ``(windows, 77, D)``."""
+    states = encoded.hidden_states
+    # As many layers as there are can be skipped, not more.
+    chosen = [max(last - skip, -len(states)) for skip in skips]
+    return torch.stack([states[layer][row] for row, layer in enumerate(chosen)])
+
+
+def _read(model: DiffusionModel, part: str, tokenizer: Any, flat: Sequence[Window]) -> Any:
+    """The output of a text encoder for windows, the vectors of inversions in their places."""
+    encoder: Any = model.networks[part]
+    with _vectors_put_in(encoder, part, flat):
+        return encoder(_ids(flat, model, tokenizer), output_hidden_states=True)
 
 
 def _ids(flat: Sequence[Window], model: DiffusionModel, tokenizer: Any) -> torch.Tensor:
     """int64 ``(windows, 77)``, filled up after the end of the text as ``tokenizer`` does it."""
-    ids = torch.tensor([window.ids for window in flat], device=model.device)
+    rows = [[0 if isinstance(token, Vector) else token for token in w.ids] for w in flat]
+    ids = torch.tensor(rows, device=model.device)
     ends = (ids == tokenizer.eos_token_id).int()
     return ids.masked_fill(ends.cumsum(dim=1) > ends, tokenizer.pad_token_id)
+
+
+@contextmanager
+def _vectors_put_in(encoder: Any, part: str, flat: Sequence[Window]) -> Iterator[None]:
+    """While this lasts, the encoder reads the windows' vectors where they stand.
+
+    Its own vocabulary stays as it is, so nothing is left of them afterwards.
+    """
+    places = [
+        (row, column, token)
+        for row, window in enumerate(flat)
+        for column, token in enumerate(window.ids)
+        if isinstance(token, Vector)
+    ]
+    if not places:
+        yield
+        return
+
+    def put_in(_: object, __: object, embedded: torch.Tensor) -> torch.Tensor:
+        embedded = embedded.clone()
+        for row, column, token in places:
+            embedded[row, column] = _vector(token, part, embedded.shape[-1]).to(embedded)
+        return embedded
+
+    handle = encoder.get_input_embeddings().register_forward_hook(put_in)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _vector(token: Vector, part: str, width: int) -> torch.Tensor:
+    """float32 ``(width,)``.
+
+    Raises:
+        InvalidInput: the inversion is of another base.
+    """
+    assert isinstance(token.word, Inversion), "the only words there are"
+    vector = token.word.vector(part, token.index)
+    if vector is None or len(vector) != width:
+        raise InvalidInput(
+            "adapter_incompatible",
+            f"embedding {token.word.name!r} does not fit this model",
+            field="prompt",
+        )
+    return vector
 
 
 def _weighted(hidden: torch.Tensor, text: Windows) -> torch.Tensor:
