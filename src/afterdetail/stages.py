@@ -14,7 +14,7 @@ from afterdetail.options import DetailOptions, LibraryOptions, Seed, Strength, W
 MAX_STAGES = 16
 """Of one call."""
 
-MAX_OBJECT_OPTIONS = 256
+MAX_OBJECT_OPTIONS = 64
 """Of one stage."""
 
 

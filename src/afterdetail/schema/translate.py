@@ -68,12 +68,12 @@ def parse_request(body: bytes, *, any_detector: bool = False) -> Incoming:
         UnknownName: there is no such style.
         InvalidInput: ``init_image`` is not base64.
     """
-    fields = _json_object(body)
+    fields = json_object(body)
     form = AnyDetectorRequest if any_detector else AdetailerRequest
     try:
         request = form.model_validate(fields)
     except ValidationError as error:
-        raise RequestInvalid(_problems(error)) from None
+        raise RequestInvalid(problems_of(error)) from None
     styles.find(request.style_preset)
     ignored = tuple(name for name in fields if name not in form.model_fields)
     if request.init_image is None:
@@ -147,7 +147,11 @@ def _check_size(size: Size, base: Base, *, field: str) -> None:
     )
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """
+    Raises:
+        RequestInvalid: the body is anything else, or has too many values.
+    """
     if body.count(b",") > MAX_VALUES:
         text = f"the body has more than {MAX_VALUES:,} values"
         raise RequestInvalid([FieldProblem(loc=["body"], msg=text, type="too_many_values")])
@@ -162,7 +166,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _problems(error: ValidationError) -> list[FieldProblem]:
+def problems_of(error: ValidationError) -> list[FieldProblem]:
+    """What is wrong, as the wire tells it; of too much, only how much."""
     if error.error_count() > MAX_PROBLEMS:
         count = f"{error.error_count()} things are wrong with the request"
         return [FieldProblem(loc=["body"], msg=count, type="too_many_errors")]

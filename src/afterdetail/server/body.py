@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,16 +16,27 @@ class NotJson(AfterdetailError):
     status, code = 415, "unsupported_media_type"
 
 
-def check_headers(request: Request, *, max_bytes: int) -> int:
+def media_type(request: Request) -> str:
+    """What the request says that its body is, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def check_headers(
+    request: Request, *, max_bytes: int, others: Collection[str] = frozenset()
+) -> int:
     """The most bytes that the body can have, by what the headers say of it.
 
+    Args:
+        others: media types that are taken beside JSON.
+
     Raises:
-        NotJson: it is not plain JSON.
+        NotJson: it is of no such type, or compressed.
         BodyTooLarge: by its Content-Length.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise NotJson("send JSON, with Content-Type: application/json")
+    given = media_type(request)
+    if given != "application/json" and given not in others:
+        also = f" (or {', '.join(sorted(others))})" if others else ""
+        raise NotJson(f"send JSON, with Content-Type: application/json{also}")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise NotJson("send the body uncompressed, without Content-Encoding")
     if "transfer-encoding" in request.headers:

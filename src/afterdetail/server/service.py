@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -151,7 +151,7 @@ class Service:
 
     async def _answer(self, request: Request, lifetime: Lifetime) -> Response:
         incoming, _, permit = await self.receive(request)
-        return await self._while_connected(
+        return await self.while_connected(
             request, self.start(incoming, permit, lifetime), lifetime
         )
 
@@ -191,7 +191,13 @@ class Service:
             lifetime: without a deadline it is given one when the work's turn has come.
             begun: awaited at that moment.
         """
-        task = asyncio.create_task(self._work(incoming, permit, lifetime, begun))
+        return self.begin(self._work(incoming, permit, lifetime, begun), permit)
+
+    def begin(
+        self, work: Coroutine[object, object, Response], permit: Permit
+    ) -> asyncio.Task[Response]:
+        """Begin work of any kind for a request that was let in; its permit ends with it."""
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(lambda _: self.admission.release(permit))
         task.add_done_callback(self._forget)
@@ -202,7 +208,7 @@ class Service:
         if not task.cancelled():
             task.exception()  # seen: where nobody waits any more, nobody needs to hear of it
 
-    async def _while_connected(
+    async def while_connected(
         self, request: Request, work: asyncio.Task[Response], lifetime: Lifetime
     ) -> Response:
         """The work's response; if the client leaves or the time is over, the work ends too."""
@@ -255,7 +261,7 @@ class Service:
         lifetime.check()
         request = incoming.request
         detailer = self.loaded()
-        picture = _decode(data, self.settings.max_pixels, field=request.image_field)
+        picture = decode(data, self.settings.max_pixels, field=request.image_field)
         options = resolve(
             request,
             picture.size,
@@ -330,7 +336,7 @@ def model_stats(detailer: Future[Detailer]) -> PoolStats:
     return detailer.result().model_stats
 
 
-def _decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
+def decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
     try:
         return images.decode(data, max_pixels=max_pixels)
     except InvalidInput as error:
