@@ -207,6 +207,9 @@ class LibraryOptions(DetailOptions):
     soft_inpainting: StrictBool = False
     """Let the strength fall off with the blurred mask: where it is half, the picture is repainted
     from half of the steps on (differential diffusion, Levin and Fried 2023). Wants a wide blur."""
+    clip_skip: Annotated[int, Field(ge=0, le=10), NUMBER] | None = None
+    """Leave out this many layers at the end of the text encoders (other tools' "clip skip 2" is 1);
+    null: as many as the model's catalogue entry says."""
     inpaint_size: Annotated[StrictStr, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = None
     """Repaint at this of the model's own sizes (`512x512`); null: at the one that fits the object
     best."""

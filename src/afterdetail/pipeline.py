@@ -13,10 +13,12 @@ import PIL.Image
 import torch
 
 from afterdetail import masks
+from afterdetail.config import BackendName
 from afterdetail.detectors.base import Detector
 from afterdetail.detectors.combine import combine
 from afterdetail.detectors.registry import find_detector, load_detector
 from afterdetail.detectors.select import by_score, select
+from afterdetail.engine.backend import make_backend
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.service import EngineService
 from afterdetail.errors import InvalidInput
@@ -68,9 +70,13 @@ class Detailer:
         safety: ``"on"``: what an offline classifier takes for not safe for work is not put into the
             picture. Off by default: these are your own pictures; the server has it on.
         safety_threshold: the score, 0..1, from which the classifier's word counts.
+        backend: what runs the UNet: ``"eager"``, ``"graphs"`` (CUDA), ``"openvino"`` (CPU, needs
+            the extra ``openvino``; compiles for some seconds, then takes two thirds of the time:
+            for processes that live), ``"auto"`` (the fastest there is). None is ``"auto"`` without
+            OpenVINO.
 
     Raises:
-        InvalidInput: no such device or model, or a catalogue file that is wrong.
+        InvalidInput: no such device, backend or model, or a catalogue file that is wrong.
         ModelUnavailable: safety is on, and the classifier is not installed.
     """
 
@@ -83,6 +89,7 @@ class Detailer:
         max_objects: int = 64,
         safety: Literal["on", "off"] = "off",
         safety_threshold: float = THRESHOLD,
+        backend: BackendName | None = None,
     ) -> None:
         if safety not in ("on", "off"):
             raise InvalidInput("safety_unknown", f"safety is 'on' or 'off', not {safety!r}")
@@ -91,7 +98,10 @@ class Detailer:
         self._safety = make_policy(safety, safety_threshold)
         self._pool = ModelPool(pick_device(device))
         self._engine = EngineService(
-            Engine(pinned_rows=DETERMINISTIC_ROWS if deterministic else None)
+            Engine(
+                pinned_rows=DETERMINISTIC_ROWS if deterministic else None,
+                backend=make_backend(backend, self._pool.device),
+            )
         )
 
     def load(self) -> None:
@@ -312,7 +322,7 @@ class Detailer:
         """Repaint a plan's targets into the canvas, wave after wave."""
         with watch("load"):
             models = {
-                choice: self._pool.get(choice.model, choice.loras)
+                choice: self._pool.load(choice)
                 for choice in {target.wish.choice for target in plan.targets}
             }
         brush = Brush(self._engine, models, recipe, self._safety, stage, listener)

@@ -90,11 +90,12 @@ def _wish(
         negative = _at(0, _parts(stage, own.negative_prompt, stage.main_negative_prompt))
     loras = {**((stage.loras if own.loras is None else own.loras) or {}), **prompt.loras}
     texts = styles.apply(stage.style_preset, prompt.text, negative.text)
+    named = {"loras": loras, "prompt": texts[0], "negative_prompt": texts[1]}
     return Wish(
         prompt=texts[0],
         negative_prompt=texts[1],
         strength=own.strength or stage.strength,
-        choice=choose(stage.model_copy(update={"loras": loras}), size, catalogue),
+        choice=choose(stage.model_copy(update=named), size, catalogue),
         seed=own.seed,
         skip=own.skip or prompt.skip,
     )

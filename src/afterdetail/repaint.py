@@ -20,7 +20,7 @@ from afterdetail.errors import (
     OutOfMemory,
 )
 from afterdetail.models.choose import Choice
-from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.loader import Loaded
 from afterdetail.recipes import Recipe
 from afterdetail.results import DetailedObject, Listener, Outcome, Settled, Step
 from afterdetail.safety.policy import SafetyPolicy
@@ -77,7 +77,7 @@ class Brush:
     """
 
     engine: EngineService
-    models: Mapping[Choice, DiffusionModel]
+    models: Mapping[Choice, Loaded]
     recipe: Recipe
     safety: SafetyPolicy | None = None
     stage: int = 0
@@ -96,7 +96,7 @@ class Brush:
             jobs = [self._job(canvas, target, region) for target, region in planned]
         with watch("load"):
             sizes = sorted({region.size for _, region in planned})
-            for model in {job.model for job in jobs}:
+            for model in {model for job in jobs for model in (job.model, job.refiner) if model}:
                 self.engine.prepare(model, sizes)
         with watch("inpaint"):
             patches = self._wait(targets, [self.engine.add(job) for job in jobs])
@@ -138,8 +138,12 @@ class Brush:
 
     def _job(self, canvas: RGB, target: Target, region: Region) -> Job:
         stage, wish = self.recipe.stage, target.wish
+        loaded = self.models[wish.choice]
         return Job(
-            model=self.models[wish.choice],
+            model=loaded.model,
+            refiner=loaded.refiner,
+            inversions=loaded.inversions,
+            clip_skip=stage.clip_skip,
             image=regions.extract(canvas, region),
             mask=regions.extract_mask(target.mask, region),
             prompt=wish.prompt,

@@ -133,9 +133,37 @@ def test_a_checkpoint_replaces_the_base(base: str | None) -> None:
     assert choose(options, (1024, 1024), BOTH) == Choice(spec("paint15", Kind.CHECKPOINT, SD15))
 
 
-def test_the_refiner_of_sdxl_is_not_served_yet() -> None:
-    with pytest.raises(ModelUnavailable, match="refiner"):
+def test_without_a_refiner_in_the_catalogue_there_is_none() -> None:
+    with pytest.raises(ModelUnavailable, match="no refiner of sdxl is served here") as caught:
         choose(parse_options({"use_refiner": True}), (1024, 1024), BOTH)
+    assert caught.value.field == "use_refiner"
+
+
+def test_a_refiner_is_chosen_when_asked_for() -> None:
+    refiner = spec("fine", Kind.REFINER, SDXL)
+    catalogue = Catalogue((*BOTH.models, refiner, spec("finer", Kind.REFINER, SDXL)))
+    for asked, chosen in ((False, None), (True, refiner)):
+        options = parse_options({"use_refiner": asked, "checkpoint": "paintxl"})
+        assert choose(options, (1024, 1024), catalogue).refiner == chosen
+
+
+@pytest.mark.parametrize(
+    ("prompts", "chosen"),
+    [
+        ({}, []),
+        ({"prompt": "badly drawn"}, []),
+        ({"prompt": "Bad hands, (bad:1.2)"}, ["bad", "bad hands"]),
+        ({"negative_prompt": "bad"}, ["bad"]),
+        ({"prompt": "of xl"}, []),
+    ],
+)
+def test_embeddings_are_chosen_by_their_names_in_the_prompts(
+    prompts: dict[str, str], chosen: list[str]
+) -> None:
+    words = (("bad", SD15), ("bad hands", SD15), ("xl", SDXL))
+    entries = (spec(name, Kind.EMBEDDING, base) for name, base in words)
+    choice = choose(parse_options(prompts), (512, 512), Catalogue((*BOTH.models, *entries)))
+    assert [entry.name for entry in choice.embeddings] == chosen
 
 
 def test_the_lists_of_the_reference() -> None:

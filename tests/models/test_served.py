@@ -63,6 +63,22 @@ def face(photo: Any) -> RGB:
     return picture
 
 
+@pytest.fixture(scope="module")
+def sdxl_detailer(save: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detailer]:
+    """A base, a refiner and an embedding of SDXL."""
+    folder = tmp_path_factory.mktemp("xl")
+    vectors = {"clip_l": torch.ones(2, 64), "clip_g": torch.ones(2, 128)}
+    save_file(vectors, folder / "frizzle.safetensors")
+    file = folder / "models.toml"
+    file.write_text(
+        ENTRY.format("xl", "base", "sdxl", save("sdxl").file)
+        + ENTRY.format("fine", "refiner", "sdxl", save("refiner").file)
+        + ENTRY.format("frizzle", "embedding", "sdxl", "frizzle.safetensors")
+    )
+    with Detailer(file, device="cpu") as detailer:
+        yield detailer
+
+
 def repaint(detailer: Detailer, face: RGB, **options: Any) -> RGB:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[16:48, 16:48] = 255
@@ -80,6 +96,28 @@ def test_a_checkpoint_repaints_otherwise_than_the_base(detailer: Detailer, face:
 def test_a_checkpoint_may_skip_layers_of_its_text_encoder(detailer: Detailer, face: RGB) -> None:
     mine = repaint(detailer, face, checkpoint="mine", cfg_scale=20)
     assert not np.array_equal(mine, repaint(detailer, face, checkpoint="skipping", cfg_scale=20))
+
+
+@pytest.mark.parametrize("clip_skip", [0, 1, 2])
+def test_a_request_may_skip_layers_itself(detailer: Detailer, face: RGB, clip_skip: int) -> None:
+    asked = repaint(detailer, face, checkpoint="mine", cfg_scale=20, clip_skip=clip_skip)
+    own = repaint(detailer, face, checkpoint="skipping", cfg_scale=20)
+    assert np.array_equal(asked, own) == (clip_skip == 1)
+
+
+def test_a_refiner_and_an_embedding_show(sdxl_detailer: Detailer, face: RGB) -> None:
+    wishes: list[dict[str, Any]] = [
+        {},
+        {"use_refiner": True},
+        {"prompt": "a frizzle cat"},
+        {"negative_prompt": "frizzle"},
+        {"use_refiner": True, "strength": 0.2},
+    ]
+    pictures = [
+        repaint(sdxl_detailer, face, **{"steps": 5, "strength": 1.0, **wish}) for wish in wishes
+    ]
+    assert len({picture.tobytes() for picture in pictures}) == len(wishes)
+    assert np.array_equal(repaint(sdxl_detailer, face, steps=5, strength=1.0), pictures[0])
 
 
 def test_a_broken_checkpoint_leaves_the_others_served(detailer: Detailer, face: RGB) -> None:

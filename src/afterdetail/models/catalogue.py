@@ -141,6 +141,10 @@ class Catalogue:
                 return spec
         raise UnknownName(kind or "model", name, self.names(kind), field=field)
 
+    def of(self, kind: Kind, base: Base) -> tuple[ModelSpec, ...]:
+        """The entries of a kind that belong to a base."""
+        return tuple(spec for spec in self.models if spec.kind is kind and spec.base is base)
+
     def bases(self) -> dict[Base, ModelSpec]:
         """What is served: the base model of each base, the first where there are several."""
         served = [spec for spec in self.models if spec.kind is Kind.BASE]

@@ -9,6 +9,7 @@ from afterdetail.errors import InvalidInput, ModelUnavailable
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec
 from afterdetail.models.resolutions import NATIVE_AREA, RESOLUTIONS
 from afterdetail.options import Base, DetailOptions
+from afterdetail.prompts.windows import names_pattern
 from afterdetail.types import Size
 
 
@@ -22,10 +23,13 @@ class LoraUse:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The models of one request. ``model`` is a base or a checkpoint."""
+    """The models of one request. ``model`` is a base or a checkpoint; ``embeddings`` are those
+    whose names stand in its prompts."""
 
     model: ModelSpec
     loras: frozenset[LoraUse] = frozenset()
+    refiner: ModelSpec | None = None
+    embeddings: tuple[ModelSpec, ...] = ()
 
 
 def choose(options: DetailOptions, picture_size: Size, catalogue: Catalogue) -> Choice:
@@ -54,11 +58,11 @@ def choose(options: DetailOptions, picture_size: Size, catalogue: Catalogue) -> 
         raise ModelUnavailable(
             f"{base} is not served here; served: {', '.join(served)}", field="inpainting_base_model"
         )
-    if options.use_refiner:
-        raise ModelUnavailable("the refiner is not served yet; leave it out", field="use_refiner")
     return Choice(
         model=checkpoint or served[base],
         loras=frozenset(lora for lora in loras if lora.weight != 0),
+        refiner=_refiner(base, catalogue) if options.use_refiner else None,
+        embeddings=_embeddings(options, base, catalogue),
     )
 
 
@@ -91,6 +95,25 @@ def _loras(options: DetailOptions, catalogue: Catalogue) -> tuple[LoraUse, ...]:
         LoraUse(catalogue.find(Kind.LORA, name, field="loras"), 1.0 if weight is None else weight)
         for name, weight in (options.loras or {}).items()
     )
+
+
+def _refiner(base: Base, catalogue: Catalogue) -> ModelSpec:
+    refiner = next(iter(catalogue.of(Kind.REFINER, base)), None)
+    if refiner is None:
+        message = f"no refiner of {base} is served here; set use_refiner to false"
+        raise ModelUnavailable(message, field="use_refiner")
+    return refiner
+
+
+def _embeddings(options: DetailOptions, base: Base, catalogue: Catalogue) -> tuple[ModelSpec, ...]:
+    """Those of the base whose names stand in a prompt as words of their own."""
+    by_name = {spec.name.lower(): spec for spec in catalogue.of(Kind.EMBEDDING, base)}
+    if not by_name:
+        return ()
+    pattern = names_pattern(by_name)
+    prompts = (options.prompt or "", options.negative_prompt or "")
+    found = {name.lower() for prompt in prompts for name in pattern.findall(prompt)}
+    return tuple(by_name[name] for name in sorted(found))
 
 
 def _check_same_base(base: Base, checkpoint: ModelSpec | None, loras: Iterable[LoraUse]) -> None:

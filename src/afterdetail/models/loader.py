@@ -6,22 +6,26 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import psutil
 import torch
 
 from afterdetail.errors import InvalidInput
 from afterdetail.models.catalogue import ModelSpec
-from afterdetail.models.choose import LoraUse
+from afterdetail.models.choose import Choice, LoraUse
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.folder import load_folder
+from afterdetail.models.inversion import Inversion, read_inversion
 from afterdetail.models.lora import with_loras
 from afterdetail.models.single_file import load_single_file
 from afterdetail.models.stats import PoolStats
 from afterdetail.models.store import locate
 
 DEVICES = ("cpu", "cuda", "mps")
+MOST_INVERSIONS = 64
+"""Kept in memory: some kilobytes each."""
 SHARE_OF_MEMORY = 0.5
 """What models may take of a device's memory; the rest is for the work."""
 
@@ -55,6 +59,15 @@ def _is_there(kind: str) -> bool:
 Key = tuple[ModelSpec, frozenset[LoraUse]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """What a request's jobs are painted with, in memory."""
+
+    model: DiffusionModel
+    refiner: DiffusionModel | None = None
+    inversions: tuple[Inversion, ...] = ()
+
+
 class ModelPool:
     """As many models in memory as fit ``limit``, and at least the one asked for last.
 
@@ -76,6 +89,13 @@ class ModelPool:
         self._turns: dict[Key, threading.Lock] = {}
         self._loads = 0
         self._load_seconds = 0.0
+
+    def load(self, choice: Choice) -> Loaded:
+        """Every model of a choice. Raises as :meth:`get`."""
+        inversions = tuple(_inversion(spec) for spec in choice.embeddings)
+        model = self.get(choice.model, choice.loras)
+        refiner = self.get(choice.refiner) if choice.refiner else None
+        return Loaded(model, refiner, inversions)
 
     def get(self, spec: ModelSpec, loras: frozenset[LoraUse] = frozenset()) -> DiffusionModel:
         """The loaded model of a catalogue entry, with LoRAs applied. The same for the same set.
@@ -134,6 +154,11 @@ class ModelPool:
     def _shrink(self) -> None:
         while len(self._models) > 1 and resident_bytes(self._models.values()) > self.limit:
             self._models.popitem(last=False)
+
+
+@lru_cache(maxsize=MOST_INVERSIONS)
+def _inversion(spec: ModelSpec) -> Inversion:
+    return read_inversion(spec)
 
 
 def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
