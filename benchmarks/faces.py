@@ -83,17 +83,7 @@ class SerialLoop:
     """What everyone does without an engine: one call of diffusers' pipeline after the other."""
 
     def __init__(self, model: DiffusionModel) -> None:
-        self._model = model
-        self._pipe = diffusers.StableDiffusionInpaintPipeline(
-            vae=model.vae,
-            text_encoder=model.text_encoder,
-            tokenizer=model.tokenizer,
-            unet=model.unet,
-            scheduler=diffusers.DDIMScheduler.from_config(dict(model.scheduler_config)),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        self._pipe = _pipeline(model)
         self._pipe.set_progress_bar_config(disable=True)
         self._schedulers: dict[tuple[Sampler, int | None], Any] = {}
 
@@ -116,6 +106,23 @@ class SerialLoop:
             generator=torch.Generator("cpu").manual_seed(job.seed),
         )
         return np.asarray(result.images[0])
+
+
+def _pipeline(model: DiffusionModel) -> Any:
+    shared = {
+        "vae": model.vae,
+        "text_encoder": model.text_encoder,
+        "tokenizer": model.tokenizer,
+        "unet": model.unet,
+        "scheduler": diffusers.DDIMScheduler.from_config(dict(model.scheduler_config)),
+    }
+    if model.text_encoder_2 is None:
+        return diffusers.StableDiffusionInpaintPipeline(
+            **shared, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+    return diffusers.StableDiffusionXLInpaintPipeline(
+        **shared, text_encoder_2=model.text_encoder_2, tokenizer_2=model.tokenizer_2
+    )
 
 
 def scheduler(job: Job) -> Any:
