@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from afterdetail.cli.files import Task, check_writable, encoding_of, plan, write
+from afterdetail.cli.files import (
+    Task,
+    beside,
+    check_writable,
+    encoding_of,
+    plan,
+    without_done,
+    write,
+)
 from afterdetail.errors import InvalidInput
 from afterdetail.images import Encoding
 
@@ -123,3 +131,36 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot write"):
         write(target, b"new")
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_pattern_stands_for_the_pictures_that_match(photos: Path, tmp_path: Path) -> None:
+    tasks = plan([photos / "*.png"], tmp_path / "out", None)
+    assert [task.source for task in tasks] == sorted(photos.glob("*.png"))
+    assert plan([photos.parent / "**" / "a.png"], tmp_path / "out", None)[0].source.name == "a.png"
+
+
+def test_a_pattern_without_pictures_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no pictures in"):
+        plan([photos / "z*.png"], tmp_path / "out", None)
+
+
+def test_a_name_with_brackets_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a[1].png"
+    file.touch()
+    (task,) = plan([file], tmp_path / "out.png", None)
+    assert task.source == file
+
+
+def test_what_is_done_is_left_out(photos: Path, tmp_path: Path) -> None:
+    tasks = plan([photos], tmp_path, None)
+    assert without_done(tasks) == tasks
+    tasks[0].output.touch()
+    assert without_done(tasks) == tasks[1:]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [("x.png", "x.before-after.png"), ("a.b.jpg", "a.b.before-after.jpg")],
+)
+def test_both_sides_lie_beside_the_output(output: str, expected: str) -> None:
+    assert beside(Task(Path("in.png"), Path(output), "png")).name == expected

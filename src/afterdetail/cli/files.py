@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ class Task:
 
 
 def plan(inputs: Sequence[Path], out: Path, encoding: Encoding | None) -> tuple[Task, ...]:
-    """What is written where. A folder stands for the pictures in it (not in folders below it).
+    """What is written where. A folder stands for the pictures in it (not in folders below it), a
+    pattern (``*``, ``?``, ``[``; ``**`` for folders below) for those that match.
 
     ``out`` is the file of one picture, or the folder of any number, made if it is not there.
 
@@ -38,7 +40,8 @@ def plan(inputs: Sequence[Path], out: Path, encoding: Encoding | None) -> tuple[
             a picture that would overwrite itself, a place that cannot be written to.
     """
     sources = [file for path in inputs for file in _pictures(path)]
-    into_folder = out.is_dir() or len(inputs) > 1 or any(path.is_dir() for path in inputs)
+    several = any(path.is_dir() or _is_pattern(path) for path in inputs)
+    into_folder = out.is_dir() or len(inputs) > 1 or several
     if into_folder:
         _make_folder(out)
         tasks = tuple(_task_in_folder(source, out, encoding) for source in sources)
@@ -47,6 +50,31 @@ def plan(inputs: Sequence[Path], out: Path, encoding: Encoding | None) -> tuple[
     _refuse_collisions(tasks)
     check_writable(out if into_folder else out.parent)
     return tasks
+
+
+def plan_folder(folder: Path, out: Path, encoding: Encoding | None) -> tuple[Task, ...]:
+    """The tasks of the pictures in a folder now; there may be none."""
+    return tuple(_task_in_folder(source, out, encoding) for source in _pictures_in(folder))
+
+
+def prepare_folder(out: Path) -> None:
+    """Have a folder to write to.
+
+    Raises:
+        InvalidInput: there is none, and it cannot be made or written to.
+    """
+    _make_folder(out)
+    check_writable(out)
+
+
+def without_done(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Those whose output is not there. Outputs are written whole, so one that is there is done."""
+    return tuple(task for task in tasks if not task.output.exists())
+
+
+def beside(task: Task) -> Path:
+    """Where the picture goes that shows before and after."""
+    return task.output.with_name(f"{task.output.stem}.before-after{task.output.suffix}")
 
 
 def encoding_of(path: Path) -> Encoding:
@@ -71,8 +99,16 @@ def read(path: Path) -> Picture:
     """
     from afterdetail.images import decode
 
+    return decode(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """
+    Raises:
+        InvalidInput: the file cannot be read.
+    """
     try:
-        return decode(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise InvalidInput("input_invalid", f"cannot read {path}: {error.strerror}") from None
 
@@ -111,13 +147,38 @@ def check_writable(folder: Path) -> None:
 
 
 def _pictures(path: Path) -> list[Path]:
-    if not path.is_dir():
+    if _is_pattern(path):
+        found = sorted(file for file in _matching(path) if _readable(file))
+    elif path.is_dir():
+        found = _pictures_in(path)
+    else:
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in READABLE)
     if not found:
         known = ", ".join(READABLE)
         raise InvalidInput("input_invalid", f"no pictures in {path}: none of its files is {known}")
     return found
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if _readable(file))
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    plain = list(takewhile(lambda part: not _has_wildcard(part), pattern.parts))
+    return Path(*plain).glob("/".join(pattern.parts[len(plain) :]))
+
+
+def _readable(file: Path) -> bool:
+    return file.suffix.lower() in READABLE
+
+
+def _is_pattern(path: Path) -> bool:
+    """A file's own name may have brackets in it."""
+    return _has_wildcard(str(path)) and not path.exists()
+
+
+def _has_wildcard(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
 
 
 def _make_folder(out: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from afterdetail import __version__
+from afterdetail.cli.again import again
 from afterdetail.cli.detail import detail
 from afterdetail.cli.detect import detect
+from afterdetail.cli.doctor import doctor
 from afterdetail.cli.models import models
 from afterdetail.cli.quiet import debugging
 from afterdetail.cli.serve import serve
@@ -22,8 +24,10 @@ INTERNAL_ERROR = 70
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command()(detail)
+app.command()(again)
 app.command()(detect)
 app.command()(serve)
+app.command()(doctor)
 app.add_typer(models, name="models")
 
 

@@ -34,6 +34,13 @@ ImageEncoding = Annotated[
     Literal["png", "jpeg"] | None,
     typer.Option(help="How to write pictures, whatever the extension.", show_default=False),
 ]
+Metadata = Annotated[
+    bool,
+    typer.Option(
+        "--metadata/--no-metadata",
+        help="Keep EXIF and texts of IN, and add how it was detailed.",
+    ),
+]
 
 REPEATED = ("seed", "loras")
 ALIASES = {"loras": ("--lora",)}

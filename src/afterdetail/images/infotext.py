@@ -1,0 +1,137 @@
+"""How a picture was detailed, as text in its file: in A1111's style for people and other tools,
+and as JSON to do it again from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from afterdetail.errors import InvalidInput
+from afterdetail.images.metadata import JPEG_TEXTS, PARAMETERS, Metadata
+from afterdetail.options import LibraryOptions
+from afterdetail.types import Size
+
+OURS = ", ADetailer model:"
+"""What an earlier turn has written begins so; the last turn is the one that is told."""
+FORMAT = 1
+"""Of the JSON."""
+
+# The names under which the A1111 extension writes its settings, and reads them back.
+NAMES: Mapping[str, str] = {
+    "detector": "ADetailer model",
+    "prompt": "ADetailer prompt",
+    "negative_prompt": "ADetailer negative prompt",
+    "confidence": "ADetailer confidence",
+    "k_largest": "ADetailer mask only top k largest",
+    "min_area_ratio": "ADetailer mask min ratio",
+    "max_area_ratio": "ADetailer mask max ratio",
+    "mask_offset_x": "ADetailer x offset",
+    "mask_offset_y": "ADetailer y offset",
+    "mask_dilation": "ADetailer dilate erode",
+    "mask_blur": "ADetailer mask blur",
+    "strength": "ADetailer denoising strength",
+    "mask_padding": "ADetailer inpaint padding",
+    "steps": "ADetailer steps",
+    "cfg_scale": "ADetailer CFG scale",
+    "sampler": "ADetailer sampler",
+    "checkpoint": "ADetailer checkpoint",
+}
+ALWAYS = ("detector", "confidence", "mask_dilation", "mask_blur", "strength", "mask_padding")
+"""Written at their defaults too, as the extension does."""
+
+
+def told(metadata: Metadata, options: LibraryOptions, model: str, size: Size) -> Metadata:
+    """The metadata of a picture, and how it has been detailed.
+
+    Args:
+        options: with the seed that was used. Of a detector that is a file, only the name is told.
+        model: the name of the checkpoint, or of the base model.
+    """
+    texts = {
+        **metadata.texts,
+        PARAMETERS: _parameters(metadata.texts.get(PARAMETERS, ""), options, model, size),
+        JPEG_TEXTS: _as_json(options, model),
+    }
+    return Metadata(metadata.exif, texts)
+
+
+def options_in(metadata: Metadata) -> dict[str, object]:
+    """The options that a picture was detailed with.
+
+    Raises:
+        InvalidInput: it does not say.
+    """
+    return _said(metadata).options
+
+
+def model_in(metadata: Metadata) -> str:
+    """The name of the model. Raises as :func:`options_in`."""
+    return _said(metadata).model
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    options: dict[str, object]
+    model: str
+
+
+def _said(metadata: Metadata) -> _Said:
+    try:
+        said = json.loads(metadata.texts[JPEG_TEXTS])
+        if said["format"] == FORMAT:
+            return _Said(dict(said["options"]), str(said["model"]))
+    except (KeyError, ValueError, TypeError):
+        pass
+    raise InvalidInput(
+        "metadata_missing",
+        "the picture does not say how it was detailed; those that afterdetail has written do",
+    )
+
+
+def _as_json(options: LibraryOptions, model: str) -> str:
+    given = options.model_dump(mode="json", exclude_defaults=True)
+    if "detector" in given:
+        given["detector"] = _bare(options.detector)
+    return json.dumps({"format": FORMAT, "model": model, "options": given}, ensure_ascii=False)
+
+
+def _parameters(before: str, options: LibraryOptions, model: str, size: Size) -> str:
+    """A1111's form: prompt, negative prompt, then a line of settings, here with ours behind."""
+    ours = ", ".join(f"{name}: {_quoted(value)}" for name, value in _settings(options))
+    before = before.split(OURS)[0].rstrip()
+    if before:
+        return f"{before}, {ours}"
+    width, height = size
+    negative = f"Negative prompt: {options.negative_prompt}\n" if options.negative_prompt else ""
+    return (
+        f"{options.prompt or ''}\n{negative}Steps: {options.steps}, "
+        f"Sampler: {options.sampler.value}, CFG scale: {options.cfg_scale:g}, "
+        f"Seed: {_first_seed(options)}, Size: {width}x{height}, Model: {_quoted(model)}, {ours}"
+    )
+
+
+def _settings(options: LibraryOptions) -> Iterable[tuple[str, str]]:
+    values = options.model_dump(mode="json")
+    defaults = LibraryOptions.model_fields
+    for name, label in NAMES.items():
+        if name in ALWAYS or values.get(name) not in (None, defaults[name].default):
+            value = values[name]
+            yield label, _bare(value) if name == "detector" else str(value)
+    yield "ADetailer version", "afterdetail"
+
+
+def _first_seed(options: LibraryOptions) -> int:
+    seed = options.seed
+    return (seed[0] if isinstance(seed, list) else seed) or -1
+
+
+def _bare(detectors: str) -> str:
+    """Names without the folders that files are in: nobody else needs to know those."""
+    return ",".join(name.strip().replace("\\", "/").split("/")[-1] for name in detectors.split(","))
+
+
+def _quoted(value: str) -> str:
+    """As A1111 does, where a value would break the line apart."""
+    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ",:\n") else value
