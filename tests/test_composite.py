@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from afterdetail.composite import composite
+from afterdetail.composite import composite, match_color
 from afterdetail.masks import blur, dilate, draw, from_array, to_array
 from afterdetail.regions import extract, plan, restore
 from afterdetail.types import RGB, Box, Detection, Gray, PixelBox, Region
@@ -94,3 +94,29 @@ def test_where_the_mask_is_full_the_patch_is_the_picture(photo: Callable[[str], 
     full = to_array(mask)[region.context.slices] == 255
     assert full.any()
     assert np.array_equal(canvas[region.context.slices][full], patch[full])
+
+
+@pytest.mark.parametrize("size", [(40, 60), (300, 300), (7, 5)])
+@pytest.mark.parametrize("shift", [(0, 0, 0), (12, -9, 4)])
+def test_a_matched_patch_has_lost_its_shift_of_colour(
+    size: tuple[int, int], shift: tuple[int, int, int]
+) -> None:
+    width, height = size
+    canvas = np.random.default_rng(0).integers(40, 200, (height, width, 3), np.uint8)
+    mask = from_array(np.full((height, width), 255, np.uint8))
+    made = match_color(
+        (canvas + np.array(shift)).astype(np.uint8), canvas, mask, same_place(mask.alpha)
+    )
+    assert np.abs(made.astype(int) - canvas).max() <= 1
+
+
+def test_a_matched_patch_keeps_its_features_and_takes_the_light() -> None:
+    canvas = np.full((160, 160, 3), 90, np.uint8)
+    patch = np.full((160, 160, 3), 140, np.uint8)
+    patch[78:82] = 240
+    mask = from_array(np.full((160, 160), 255, np.uint8))
+    before = canvas.copy()
+    made = match_color(patch, canvas, mask, same_place(mask.alpha)).astype(int)
+    assert made[80].mean() - made[70].mean() > 90
+    assert abs(made.mean() - 90) < 1
+    assert np.array_equal(canvas, before)

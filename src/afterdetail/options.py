@@ -207,6 +207,9 @@ class LibraryOptions(DetailOptions):
     soft_inpainting: StrictBool = False
     """Let the strength fall off with the blurred mask: where it is half, the picture is repainted
     from half of the steps on (differential diffusion, Levin and Fried 2023). Wants a wide blur."""
+    color_match: StrictBool = False
+    """Take the low frequencies of what was painted from the picture around and under it: removes
+    shifts of colour and light. For low strengths: colours that a prompt asks for go with them."""
     clip_skip: Annotated[int, Field(ge=0, le=10), NUMBER] | None = None
     """Leave out this many layers at the end of the text encoders (other tools' "clip skip 2" is 1);
     null: as many as the model's catalogue entry says."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from afterdetail import regions
-from afterdetail.composite import composite
+from afterdetail.composite import composite, match_color
 from afterdetail.engine.job import Job
 from afterdetail.engine.service import EngineService, Ticket
 from afterdetail.errors import (
@@ -128,6 +128,8 @@ class Brush:
                 if self.safety.refuses(crop):
                     return Fate(target, refused=True)
         with watch("composite"):
+            if self.recipe.stage.color_match:
+                crop = match_color(crop, canvas, target.mask, region)
             composite(canvas, crop, target.mask, region)
         return Fate(target)
 
