@@ -80,7 +80,8 @@ class TestDockerfile:
         stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
         serving = [stage for stage in stages if "ENTRYPOINT" in stage]
         assert len(serving) == 2
-        assert all("\nUSER afterdetail\n" in stage for stage in serving)
+        assert all("\nUSER 10001\n" in stage for stage in serving)
+        assert "useradd --uid 10001" in DOCKERFILE
 
     def test_what_it_copies_is_let_through(self) -> None:
         ignore = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()

@@ -133,7 +133,8 @@ def test_headers_without_effect(client: TestClient, body: Body, headers: dict[st
 
 class TestTokens:
     @pytest.fixture(scope="class")
-    def guarded(self, open_client: Open) -> TestClient:
+    @staticmethod
+    def guarded(open_client: Open) -> TestClient:
         return open_client(Settings(tokens=parse_tokens("anna:12345678,bert:abcdefgh")))
 
     @pytest.mark.parametrize("authorization", [None, "", "Bearer wrong", "Basic 12345678"])

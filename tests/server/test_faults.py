@@ -123,7 +123,8 @@ class TestBodyLimit:
     """Row 5."""
 
     @pytest.fixture(scope="class")
-    def small(self, open_client: Open) -> TestClient:
+    @staticmethod
+    def small(open_client: Open) -> TestClient:
         return open_client(Settings(max_body_bytes=1000))
 
     def test_by_length(self, small: TestClient) -> None:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from afterdetail.errors import AfterdetailError, InvalidInput, TryLater
+from afterdetail.errors import AfterdetailError, InvalidInput, Loading, TryLater
 from afterdetail.schema.response import FieldProblem, HTTPValidationError, Problem
 from afterdetail.schema.translate import RequestInvalid
 
@@ -67,7 +67,7 @@ def answer(scope: Scope, error: AfterdetailError) -> Response:
             log.warning("request %s: %s: %s", request_id(scope), error.code, error)
         loc: list[str | int] = ["body", error.field] if error.field else ["body"]
         return unprocessable(FieldProblem(loc=loc, msg=error.public, type=error.code))
-    if error.status >= 500:
+    if error.status >= 500 and not isinstance(error, Loading):  # a state, not a fault
         log.error("request %s: %s: %s", request_id(scope), error.code, error)
     headers: dict[str, str] = {}
     if error.code in RETRY_AFTER:
