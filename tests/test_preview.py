@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from afterdetail.masks import draw as draw_mask
-from afterdetail.preview import COLOURS, FILL, draw
+from afterdetail.preview import COLOURS, FILL, MASK, draw
 from afterdetail.types import Box, Detection, Picture
 
 GRAY = Picture(np.full((200, 300, 3), 100, np.uint8))
@@ -36,7 +36,7 @@ def test_an_outline_is_filled_instead_of_its_box() -> None:
 def test_a_mask_is_filled_instead_of_the_outline() -> None:
     mask = draw_mask(Detection("face", 0.9, Box(110, 90, 120, 100)), (300, 200))
     drawn = draw(GRAY, [FACE], [mask]).rgb
-    tint = 100 + (np.array(COLOURS[0]) - 100) * FILL / 255
+    tint = 100 + (np.array(MASK) - 100) * FILL / 255
     assert np.abs(drawn[95, 115] - tint).max() <= 1
     assert tuple(drawn[130, 150]) == (100, 100, 100)
     assert tuple(drawn[80, 150]) == COLOURS[0]

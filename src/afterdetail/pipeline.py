@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -295,7 +295,8 @@ class Detailer:
         for turn in turns:
             sight = self._look(picture.rgb, turn, Stopwatch())
             plan = make_plan(sight, turn.recipe)
-            objects += tell(sight.found, plan, (), turn.number)
+            told = tell(sight.found, plan, (), turn.number)
+            objects += [one if _is_certain(one, turn) else replace(one, seed=None) for one in told]
             drawn += [target.mask for target in plan.targets]
         return DryRun(picture, tuple(objects), tuple(drawn))
 
@@ -330,6 +331,12 @@ class Detailer:
         for wave in waves([target.mask for target in plan.targets]):
             fates += brush.paint(canvas, [plan.targets[index] for index in wave], watch)
         return fates
+
+
+def _is_certain(item: DetailedObject, turn: Turn) -> bool:
+    """Whether the next call would use the same seed."""
+    own = turn.recipe.stage.objects.get(item.id)
+    return turn.recipe.stage.seed is not None or (own is not None and own.seed is not None)
 
 
 def _result(

@@ -22,6 +22,8 @@ COLOURS: tuple[Colour, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
+MASK: Colour = (204, 121, 167)
+"""Of every mask: one may be of many objects."""
 FILL = 90
 """Opacity of a filled outline, of 255."""
 
@@ -42,8 +44,8 @@ def draw(
         for detection, colour in reversed(drawn):
             image = _filled(image, detection, colour)
     else:
-        for mask, colour in zip(masks, cycle(COLOURS), strict=False):
-            _tint(image, mask, colour)
+        for mask in masks:
+            _tint(image, mask)
     for detection, colour in reversed(drawn):
         _frame(image, detection, colour)
     return Picture(np.asarray(image.convert("RGB")), picture.alpha, picture.icc_profile)
@@ -57,10 +59,10 @@ def _filled(image: Image.Image, detection: Detection, colour: Colour) -> Image.I
     return Image.alpha_composite(image, layer)
 
 
-def _tint(image: Image.Image, mask: Mask, colour: Colour) -> None:
+def _tint(image: Image.Image, mask: Mask) -> None:
     alpha = (mask.alpha.astype(np.uint16) * FILL // 255).astype(np.uint8)
     place = (mask.box.x0, mask.box.y0)
-    image.paste(Image.new("RGBA", mask.box.size, colour), place, Image.fromarray(alpha))
+    image.paste(Image.new("RGBA", mask.box.size, MASK), place, Image.fromarray(alpha))
 
 
 def _frame(image: Image.Image, detection: Detection, colour: Colour) -> None:

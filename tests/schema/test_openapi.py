@@ -133,7 +133,7 @@ def test_the_response_has_exactly_four_fields(schemas: dict[str, Any]) -> None:
 
 def test_the_operation() -> None:
     document = page()
-    assert document["paths"].keys() == {"/adetailer"}
+    assert document["paths"].keys() == {"/adetailer", "/v1/detect", "/v1/detail"}
     (post,) = document["paths"]["/adetailer"].items()
     method, operation = post
     assert method == "post"

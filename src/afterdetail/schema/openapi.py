@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from afterdetail.schema.request import AdetailerRequest
 from afterdetail.schema.response import HTTPValidationError, Problem
@@ -32,23 +34,35 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def with_request_schema(app: FastAPI, *, secured: bool) -> None:
-    """Put the request's schema, and the token where there are any, on the page of ``app``."""
+def with_request_schema(
+    app: FastAPI, *, secured: bool, others: Iterable[type[BaseModel]] = ()
+) -> None:
+    """Put the requests' schemas, and the token where there are any, on the page of ``app``.
+
+    Args:
+        others: requests of other endpoints than the contract's.
+    """
+    kinds: tuple[type[BaseModel], ...] = (AdetailerRequest, *others)
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
         page = build()  # FastAPI keeps it: the second call adds the same again
         components = page.setdefault("components", {})
-        components.setdefault("schemas", {}).update(_request_schemas())
+        components.setdefault("schemas", {}).update(_request_schemas(kinds))
         if secured:
             components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-            page["paths"]["/adetailer"]["post"]["security"] = [{"bearer": []}]
+            for operations in page["paths"].values():
+                for operation in operations.values():
+                    operation["security"] = [{"bearer": []}]
         return page
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _request_schemas() -> dict[str, Any]:
-    schema = AdetailerRequest.model_json_schema(ref_template=REF)
-    shared = schema.pop("$defs")
-    return {AdetailerRequest.__name__: schema, **shared}
+def _request_schemas(kinds: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    schemas: dict[str, Any] = {}
+    for kind in kinds:
+        schema = kind.model_json_schema(ref_template=REF)
+        schemas |= schema.pop("$defs", {})
+        schemas[kind.__name__] = schema
+    return schemas

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from afterdetail.config import Settings, load_settings
 from afterdetail.schema.openapi import ERRORS, REQUEST_BODY, with_request_schema
 from afterdetail.schema.response import AdetailerResponse
-from afterdetail.server import errors
+from afterdetail.server import errors, v1
 from afterdetail.server.later import PREFIX, Later, wants_later
 from afterdetail.server.metrics import may_read
 from afterdetail.server.middleware import Accounts, BearerTokens, RequestIds
@@ -69,7 +69,8 @@ def create_app(
         app.add_middleware(Traced, traces=traces)  # the last one added is the outermost
     errors.install(app)
     _add_routes(app, service, later)
-    with_request_schema(app, secured=bool(tokens))
+    v1.add_routes(app, service)
+    with_request_schema(app, secured=bool(tokens), others=v1.REQUESTS)
     app.state.service = service
     return app
 

@@ -22,6 +22,8 @@ access = logging.getLogger("afterdetail.access")
 
 QUIET = ("/health/", "/metrics")
 """Asked every few seconds by machines."""
+COUNTED = ("/adetailer", "/v1/detail", "/sdapi/v1/img2img")
+"""Every way to have a picture repainted."""
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -83,7 +85,7 @@ class Accounts:
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope.get("state", {})
         outcome = state.get("outcome") or ("ok" if 200 <= status < 300 else f"status_{status}")
-        if (scope["method"], scope["path"]) == ("POST", "/adetailer"):
+        if scope["method"] == "POST" and scope["path"] in COUNTED:
             self.metrics.requests.labels(outcome).inc()
             self.metrics.seconds.observe(seconds)
         fields = {

@@ -248,11 +248,19 @@ class Service:
             began = time.time_ns()
             work = partial(self._detail, incoming, data, lifetime)
             result, response = await in_thread(self.workers, work, lifetime)
+        self.learn(result, began)
+        return response
+
+    def learn(self, result: DetailResult, began: int) -> None:
+        """A picture is done: what that tells admission, metrics and traces.
+
+        Args:
+            began: nanoseconds of ``time.time_ns``.
+        """
         self.admission.learn(result.num_objects_detected)
         self.metrics.saw_result(result)
         if self.traces:
             self.traces.saw_result(result, began)
-        return response
 
     def _detail(
         self, incoming: Incoming, data: bytes, lifetime: Lifetime

@@ -1,0 +1,228 @@
+"""``POST /v1/detect`` and ``POST /v1/detail``: the richer endpoint beside the contract's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from afterdetail.lifetime import Lifetime
+from afterdetail.results import DetailResult, Listener, Progress
+from afterdetail.schema.openapi import ERRORS, REF
+from afterdetail.schema.v1 import (
+    Call,
+    CallRequest,
+    DetailRequest,
+    DetailResponse,
+    DetectRequest,
+    DetectResponse,
+    parse_call,
+    parse_form,
+)
+from afterdetail.server import multipart
+from afterdetail.server.admission import Permit
+from afterdetail.server.body import check_headers, media_type, read_body
+from afterdetail.server.service import Service, client_of, decode, in_thread
+from afterdetail.server.v1_answers import EVENTS, JSON, detailed, seen, wanted
+from afterdetail.server.v1_stream import EventStream, events
+from afterdetail.types import Picture
+
+if TYPE_CHECKING:
+    from afterdetail.stages import Stage
+
+T = TypeVar("T")
+
+IMAGES = ("image/png", "image/jpeg", "image/webp")
+"""What a body may be besides JSON and forms; its options are then in the query."""
+FORM = "multipart/form-data"
+REQUESTS = (DetectRequest, DetailRequest)
+"""What the API page has to describe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """All stages together, as admission counts one request's work: in steps of guided jobs."""
+
+    steps: int
+    max_num_detections: int | None
+    union_masks: bool
+    strength: float = 1.0
+    cfg_scale: float = 2.0
+
+    @classmethod
+    def of(cls, stages: tuple[Stage, ...]) -> Effort:
+        rows = sum(
+            max(1, int(stage.steps * stage.strength)) * (2 if stage.cfg_scale > 1 else 1)
+            for stage in stages
+        )
+        counts = [stage.max_num_detections or stage.k_largest for stage in stages]
+        return cls(
+            steps=max(1, rows // 2),
+            max_num_detections=max((count for count in counts if count), default=None)
+            if all(counts)
+            else None,
+            union_masks=all(stage.union_masks or stage.invert_masks for stage in stages),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Both endpoints, on the service that the contract's endpoint is on."""
+
+    service: Service
+
+    async def detect(self, request: Request) -> Response:
+        """What :meth:`detail` would do."""
+        with self.service.door.inside():
+            call, permit, lifetime = await self._receive(request, DetectRequest)
+            permit.work = 0.0  # a detector's work is not the engine's
+            work = self.service.begin(self._detect(call, permit, lifetime, wanted(request)), permit)
+            return await self.service.while_connected(request, work, lifetime)
+
+    async def detail(self, request: Request) -> Response:
+        """Find, repaint, tell."""
+        with self.service.door.inside():
+            call, permit, lifetime = await self._receive(request, DetailRequest)
+            self.service.admission.know(permit, Effort.of(call.stages))
+            answer = wanted(request)
+            if answer == EVENTS:
+                return self._stream(request, call, permit, lifetime)
+            work = self.service.begin(self._detail(call, permit, lifetime, answer), permit)
+            return await self.service.while_connected(request, work, lifetime)
+
+    async def _receive(
+        self, request: Request, kind: type[CallRequest]
+    ) -> tuple[Call, Permit, Lifetime]:
+        """Let a request in and read it."""
+        service, settings = self.service, self.service.settings
+        lifetime = Lifetime(time.monotonic() + settings.request_timeout)
+        service.check_ready()
+        size = check_headers(request, max_bytes=settings.max_body_bytes, others=(*IMAGES, FORM))
+        permit = service.admission.admit(client_of(request), size)
+        try:
+            chunks = await read_body(
+                request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
+            )
+            permit.size = sum(map(len, chunks))
+            parse = partial(_parse, request, kind, chunks)
+            return await in_thread(service.parser, parse), permit, lifetime
+        except BaseException:
+            service.admission.release(permit)
+            raise
+
+    async def _detect(
+        self, call: Call, permit: Permit, lifetime: Lifetime, answer: str
+    ) -> Response:
+        def work(picture: Picture) -> Response:
+            dry = self.service.loaded().look(picture, call.stages, lifetime)
+            return seen(call, dry, answer)
+
+        return await self._turn(call, permit, lifetime, work)
+
+    async def _detail(
+        self,
+        call: Call,
+        permit: Permit,
+        lifetime: Lifetime,
+        answer: str,
+        listener: Listener | None = None,
+    ) -> Response:
+        def work(picture: Picture) -> tuple[DetailResult, Response]:
+            result = self.service.loaded().run(picture, call.stages, lifetime, listener)
+            return result, detailed(call, result, answer)
+
+        began = time.time_ns()
+        result, response = await self._turn(call, permit, lifetime, work)
+        self.service.learn(result, began)
+        return response
+
+    async def _turn(
+        self, call: Call, permit: Permit, lifetime: Lifetime, work: Callable[[Picture], T]
+    ) -> T:
+        """Fetch the picture, wait for a turn, decode and work in a thread."""
+        data = call.picture
+        if data is None:
+            data = await self.service.fetcher.fetch(call.request.init_image_url or "")
+
+        def in_a_thread() -> T:
+            lifetime.check()
+            return work(decode(data, self.service.settings.max_pixels, field=call.image_field))
+
+        async with self.service.turns.turn(permit.client):
+            permit.at_work = True
+            return await in_thread(self.service.workers, in_a_thread, lifetime)
+
+    def _stream(
+        self, request: Request, call: Call, permit: Permit, lifetime: Lifetime
+    ) -> EventStream:
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+        def listener(progress: Progress) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, progress)
+
+        work = self.service.begin(self._detail(call, permit, lifetime, JSON, listener), permit)
+        work.add_done_callback(lambda _: queue.put_nowait(None))
+        return EventStream(
+            events(request.scope, work, queue, lifetime), work, lifetime, self.service.door
+        )
+
+
+def _parse(request: Request, kind: type[CallRequest], chunks: list[bytes]) -> Call:
+    """A body in one of its forms."""
+    body = b"".join(chunks)
+    given = media_type(request)
+    if given == FORM:
+        form = multipart.parse(request.headers["content-type"], body)
+        return parse_form(kind, form.fields, form.picture)
+    if given in IMAGES:
+        return parse_form(kind, dict(request.query_params), body)
+    return parse_call(kind, body)
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Put both endpoints into the application."""
+    doors = Doors(service)
+
+    @app.post(
+        "/v1/detect",
+        response_model=DetectResponse,
+        responses=ERRORS,
+        openapi_extra=_request_body(DetectRequest),
+    )
+    async def detect(request: Request) -> Response:
+        """Tell what `/v1/detail` would do with the same options, without repainting anything."""
+        return await doors.detect(request)
+
+    @app.post(
+        "/v1/detail",
+        response_model=DetailResponse,
+        responses=ERRORS,
+        openapi_extra=_request_body(DetailRequest),
+    )
+    async def detail(request: Request) -> Response:
+        """Find the objects of a picture in one or more stages, repaint them, tell of each."""
+        return await doors.detail(request)
+
+
+def _request_body(kind: type[CallRequest]) -> dict[str, Any]:
+    schema = {"$ref": REF.format(model=kind.__name__)}
+    file = {"type": "string", "format": "binary"}
+    form = {"type": "object", "properties": {"image": file, "options": {"type": "string"}}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                JSON: {"schema": schema},
+                FORM: {"schema": form},
+                **{kind: {"schema": file} for kind in IMAGES},
+            },
+        }
+    }
