@@ -64,6 +64,12 @@ def pack(
             records.write(json.dumps(record) + "\n")
 
 
+def crop_seeds(folder: Path, name: str) -> list[int]:
+    """The portrait of each packed crop, by its seed."""
+    lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [int(json.loads(line)["seed"]) for line in lines]
+
+
 def _square(face: Box, extent: int, rng: np.random.Generator) -> Box:
     side = min(extent, max(face.width, face.height) * rng.uniform(1.15, 2.2))
     slack = max(0.0, side - max(face.width, face.height)) / 4

@@ -132,6 +132,8 @@ class Run:
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
-        self.average = state["average"]
+        self.average = {
+            name: state["average"][name].to(v.device) for name, v in self.average.items()
+        }
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)

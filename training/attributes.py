@@ -1,0 +1,205 @@
+"""Trains a small classifier of what the portraits' captions name.
+
+    python -m training.attributes PORTRAITS [--steps 1500]
+
+Its layers are the feature distance of ``benchmarks.quality``, and its answers tell whether prompts
+steer. It learns from sharp and degraded crops alike and is written next to the benchmarks, fp16.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.autoencoder import as_tensor
+from training.crops import CROPS, crop_seeds
+from training.loop import Plan, Run
+from training.portraits import Portrait, read_portraits
+
+WEIGHTS = Path(__file__).parents[1] / "benchmarks" / "attributes.safetensors"
+CHECKPOINT = Path("build/training/attributes.pt")
+WIDTHS = (3, 24, 48, 96, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An attribute with one of several names."""
+
+    name: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """An attribute with a number, which is learnt as ``(number - middle) / spread``."""
+
+    name: str
+    middle: float
+    spread: float
+
+
+CHOICES: Final = (
+    Choice("gender", ("female", "male")),
+    Choice("expr", ("neutral", "smiling", "laughing", "surprised", "sad", "angry", "eyes closed")),
+    Choice(
+        "hair_color",
+        ("black", "dark brown", "brown", "light brown", "blond", "red", "grey", "white"),
+    ),
+    Choice("hair", ("short", "medium", "long", "curly", "buzz", "bun", "bald")),
+    Choice("beard", ("none", "stubble", "beard")),
+    Choice("eye_color", ("dark", "brown", "blue", "grey", "hazel", "green")),
+)
+MEASURES: Final = (
+    Measure("age", 35.0, 20.0),
+    Measure("melanin", 0.45, 0.3),
+    Measure("yaw", 0.0, 25.0),
+    Measure("pitch", 0.0, 10.0),
+)
+
+
+class AttributeNet(nn.Module):
+    """Four convolutions by stride 2, each with another behind it, a mean, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(below, width, 3, 2, 1),
+                nn.GroupNorm(8, width),
+                nn.SiLU(),
+                nn.Conv2d(width, width, 3, 1, 1, groups=8),
+                nn.GroupNorm(8, width),
+                nn.SiLU(),
+            )
+            for below, width in pairwise(WIDTHS)
+        )
+        answers = sum(len(choice.answers) for choice in CHOICES) + len(MEASURES)
+        self.head = nn.Linear(2 * WIDTHS[-1], answers)
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """What each stage makes of pictures ``(B, 3, 128, 128)``, -1..1."""
+        made = [pictures]
+        for stage in self.stages:
+            made.append(stage(made[-1]))
+        return made[1:]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Scores ``(B, answers)``: the choices' logits in their order, then the measures."""
+        last = self.features(pictures)[-1]
+        answers: Tensor = self.head(torch.cat([last.mean((2, 3)), last.amax((2, 3))], 1))
+        return answers
+
+
+def load_attribute_net(weights: Path = WEIGHTS) -> AttributeNet:
+    net = AttributeNet()
+    net.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    net.eval()
+    return net
+
+
+@torch.no_grad()
+def feature_distance(net: AttributeNet, first: Tensor, second: Tensor) -> Tensor:
+    """How differently the net sees two stacks of pictures ``(B, 3, 128, 128)``: ``(B,)``, from 0.
+
+    At each place of each stage the squared distance of the two directions (as in LPIPS, Zhang et
+    al. 2018, without learnt weights), averaged over the places and then over the stages.
+    """
+    pairs = zip(net.features(first), net.features(second), strict=True)
+    apart = [
+        (functional.normalize(a, dim=1) - functional.normalize(b, dim=1)).square().sum(1)
+        for a, b in pairs
+    ]
+    return torch.stack([stage.mean((1, 2)) for stage in apart]).mean(0)
+
+
+def labels(portraits: Sequence[Portrait]) -> Tensor:
+    """``(N, choices + measures)``: the answers' indices, then the scaled numbers."""
+
+    def row(portrait: Portrait) -> list[float]:
+        given = portrait.attributes
+        named = [float(choice.answers.index(str(given[choice.name]))) for choice in CHOICES]
+        scaled = [(float(str(given[m.name])) - m.middle) / m.spread for m in MEASURES]
+        return named + scaled
+
+    return torch.tensor([row(portrait) for portrait in portraits])
+
+
+def loss_of(scores: Tensor, wanted: Tensor) -> Tensor:
+    sizes = [len(choice.answers) for choice in CHOICES]
+    *logits, numbers = torch.split(scores, [*sizes, len(MEASURES)], 1)
+    loss = functional.mse_loss(numbers, wanted[:, len(CHOICES) :])
+    for column, one in enumerate(logits):
+        loss = loss + 0.5 * functional.cross_entropy(one, wanted[:, column].long())
+    return loss
+
+
+def accuracy(scores: Tensor, wanted: Tensor) -> dict[str, float]:
+    """Share of right answers of each choice, mean error of each measure in its own unit."""
+    sizes = [len(choice.answers) for choice in CHOICES]
+    *logits, numbers = torch.split(scores, [*sizes, len(MEASURES)], 1)
+    right = {
+        choice.name: (one.argmax(1) == wanted[:, column]).float().mean().item()
+        for column, (choice, one) in enumerate(zip(CHOICES, logits, strict=True))
+    }
+    errors = (numbers - wanted[:, len(CHOICES) :]).abs().mean(0).tolist()
+    return right | {m.name: m.spread * e for m, e in zip(MEASURES, errors, strict=True)}
+
+
+class Crops:
+    """Crops, three quarters of them sharp, with their portraits' labels."""
+
+    def __init__(self, folder: Path, portraits: Sequence[Portrait], name: str) -> None:
+        self.sharp = np.load(folder / f"{name}-sharp.npy", mmap_mode="r")
+        self.soft = np.load(folder / f"{name}-soft.npy", mmap_mode="r")
+        by_seed = {portrait.seed: portrait for portrait in portraits}
+        self.labels = labels([by_seed[seed] for seed in crop_seeds(folder, name)])
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(self.sharp), (size,), generator=generator)
+        kinds = torch.rand(size, generator=generator) < 0.75
+        rows = [
+            (self.sharp if sharp else self.soft)[index]
+            for index, sharp in zip(chosen.tolist(), kinds.tolist(), strict=True)
+        ]
+        return as_tensor(np.stack(rows)), self.labels[chosen]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(given.seed)
+    portraits = read_portraits(given.portraits)
+    crops, held = (Crops(CROPS, portraits, name) for name in ("train", "held"))
+    net = AttributeNet()
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss(generator: torch.Generator) -> Tensor:
+        pictures, wanted = crops.draw(given.batch, generator)
+        return loss_of(net(pictures), wanted)
+
+    run = Run(net, Plan(given.steps, 2e-3, average=0.99), CHECKPOINT, given.seed)
+    run.train(loss)
+    save_file({name: value.half().contiguous() for name, value in run.average.items()}, WEIGHTS)
+    with torch.no_grad():
+        scores = load_attribute_net()(as_tensor(held.sharp))
+    for name, value in accuracy(scores, held.labels).items():
+        print(f"{name}: {value:.2f}")
+
+
+if __name__ == "__main__":
+    main()
