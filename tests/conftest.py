@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from afterdetail.types import RGB
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 # Tests of OpenVINO ask for it by name; a server process of a test need not compile for seconds.
 os.environ.setdefault("AFTERDETAIL_BACKEND", "eager")
@@ -33,3 +40,27 @@ def photo() -> Callable[[str], RGB]:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
     return load
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The application behind a port of its own on loopback, spoken to by real clients."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < end, "the server does not start"
+        time.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    yield f"http://{host}:{port}"
+    server.should_exit = True
+    thread.join(30)
+
+
+@pytest.fixture(scope="session")
+def on_loopback() -> Callable[[FastAPI], AbstractContextManager[str]]:
+    """``with on_loopback(app) as url:`` serves an application."""
+    return served

@@ -123,8 +123,13 @@ class Call:
             raise RequestInvalid(problems_of(error)) from None
 
     @property
+    def address(self) -> str | None:
+        """Where to fetch the picture, if it did not come along."""
+        return self.request.init_image_url
+
+    @property
     def image_field(self) -> str:
-        return "init_image" if self.request.init_image_url is None else "init_image_url"
+        return "init_image" if self.address is None else "init_image_url"
 
     @property
     def preview(self) -> bool:

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from afterdetail.config import Settings, load_settings
 from afterdetail.schema.openapi import ERRORS, REQUEST_BODY, with_request_schema
 from afterdetail.schema.response import AdetailerResponse
-from afterdetail.server import errors, v1
+from afterdetail.server import a1111, errors, v1
 from afterdetail.server.later import PREFIX, Later, wants_later
 from afterdetail.server.metrics import may_read
 from afterdetail.server.middleware import Accounts, BearerTokens, RequestIds
@@ -70,6 +70,7 @@ def create_app(
     errors.install(app)
     _add_routes(app, service, later)
     v1.add_routes(app, service)
+    a1111.add_routes(app, service)
     with_request_schema(app, secured=bool(tokens), others=v1.REQUESTS)
     app.state.service = service
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from base64 import b64decode
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -11,16 +12,29 @@ from afterdetail.errors import InvalidInput
 
 
 def client_of(authorization: str, tokens: tuple[Token, ...]) -> str | None:
-    """The name that belongs to an ``Authorization: Bearer`` header, None if it is no valid one.
+    """The name that belongs to an ``Authorization`` header, None if it is no valid one.
 
-    Every token is compared, in constant time, so that an answer's time tells nothing about them.
+    Either ``Bearer token``, or ``Basic`` with the token's name and the token, as clients of A1111's
+    API send it. Every token is compared, in constant time, so that an answer's time tells nothing
+    about them.
     """
     scheme, _, secret = authorization.partition(" ")
-    if scheme.lower() != "bearer":
+    user = None
+    if scheme.lower() == "basic":
+        user, _, secret = _decoded(secret).partition(":")
+    elif scheme.lower() != "bearer":
         return None
     digest = sha256(secret.strip().encode("latin-1", "replace")).digest()
     names = [token.name for token in tokens if compare_digest(token.digest, digest)]
-    return names[0] if names else None
+    return names[0] if names and user in (None, names[0]) else None
+
+
+def _decoded(credentials: str) -> str:
+    """Of RFC 7617; empty where it is not written so."""
+    try:
+        return b64decode(credentials.strip(), validate=True).decode("utf-8")
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -28,48 +27,19 @@ from afterdetail.schema.v1 import (
 )
 from afterdetail.server import multipart
 from afterdetail.server.admission import Permit
-from afterdetail.server.body import check_headers, media_type, read_body
-from afterdetail.server.service import Service, client_of, decode, in_thread
+from afterdetail.server.body import media_type
+from afterdetail.server.calls import Effort, receive, take_turn
+from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import EVENTS, JSON, detailed, seen, wanted
 from afterdetail.server.v1_stream import EventStream, events
 from afterdetail.types import Picture
 
-if TYPE_CHECKING:
-    from afterdetail.stages import Stage
-
-T = TypeVar("T")
-
 IMAGES = ("image/png", "image/jpeg", "image/webp")
 """What a body may be besides JSON and forms; its options are then in the query."""
 FORM = "multipart/form-data"
+OTHER_BODIES = (*IMAGES, FORM)
 REQUESTS = (DetectRequest, DetailRequest)
 """What the API page has to describe."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """All stages together, as admission counts one request's work: in steps of guided jobs."""
-
-    steps: int
-    max_num_detections: int | None
-    union_masks: bool
-    strength: float = 1.0
-    cfg_scale: float = 2.0
-
-    @classmethod
-    def of(cls, stages: tuple[Stage, ...]) -> Effort:
-        rows = sum(
-            max(1, int(stage.steps * stage.strength)) * (2 if stage.cfg_scale > 1 else 1)
-            for stage in stages
-        )
-        counts = [stage.max_num_detections or stage.k_largest for stage in stages]
-        return cls(
-            steps=max(1, rows // 2),
-            max_num_detections=max((count for count in counts if count), default=None)
-            if all(counts)
-            else None,
-            union_masks=all(stage.union_masks or stage.invert_masks for stage in stages),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +51,8 @@ class Doors:
     async def detect(self, request: Request) -> Response:
         """What :meth:`detail` would do."""
         with self.service.door.inside():
-            call, permit, lifetime = await self._receive(request, DetectRequest)
+            parse = partial(_parse, request, DetectRequest)
+            call, permit, lifetime = await receive(self.service, request, parse, OTHER_BODIES)
             permit.work = 0.0  # a detector's work is not the engine's
             work = self.service.begin(self._detect(call, permit, lifetime, wanted(request)), permit)
             return await self.service.while_connected(request, work, lifetime)
@@ -89,33 +60,14 @@ class Doors:
     async def detail(self, request: Request) -> Response:
         """Find, repaint, tell."""
         with self.service.door.inside():
-            call, permit, lifetime = await self._receive(request, DetailRequest)
+            parse = partial(_parse, request, DetailRequest)
+            call, permit, lifetime = await receive(self.service, request, parse, OTHER_BODIES)
             self.service.admission.know(permit, Effort.of(call.stages))
             answer = wanted(request)
             if answer == EVENTS:
                 return self._stream(request, call, permit, lifetime)
             work = self.service.begin(self._detail(call, permit, lifetime, answer), permit)
             return await self.service.while_connected(request, work, lifetime)
-
-    async def _receive(
-        self, request: Request, kind: type[CallRequest]
-    ) -> tuple[Call, Permit, Lifetime]:
-        """Let a request in and read it."""
-        service, settings = self.service, self.service.settings
-        lifetime = Lifetime(time.monotonic() + settings.request_timeout)
-        service.check_ready()
-        size = check_headers(request, max_bytes=settings.max_body_bytes, others=(*IMAGES, FORM))
-        permit = service.admission.admit(client_of(request), size)
-        try:
-            chunks = await read_body(
-                request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
-            )
-            permit.size = sum(map(len, chunks))
-            parse = partial(_parse, request, kind, chunks)
-            return await in_thread(service.parser, parse), permit, lifetime
-        except BaseException:
-            service.admission.release(permit)
-            raise
 
     async def _detect(
         self, call: Call, permit: Permit, lifetime: Lifetime, answer: str
@@ -124,7 +76,7 @@ class Doors:
             dry = self.service.loaded().look(picture, call.stages, lifetime)
             return seen(call, dry, answer)
 
-        return await self._turn(call, permit, lifetime, work)
+        return await take_turn(self.service, call, permit, lifetime, work)
 
     async def _detail(
         self,
@@ -139,25 +91,9 @@ class Doors:
             return result, detailed(call, result, answer)
 
         began = time.time_ns()
-        result, response = await self._turn(call, permit, lifetime, work)
+        result, response = await take_turn(self.service, call, permit, lifetime, work)
         self.service.learn(result, began)
         return response
-
-    async def _turn(
-        self, call: Call, permit: Permit, lifetime: Lifetime, work: Callable[[Picture], T]
-    ) -> T:
-        """Fetch the picture, wait for a turn, decode and work in a thread."""
-        data = call.picture
-        if data is None:
-            data = await self.service.fetcher.fetch(call.request.init_image_url or "")
-
-        def in_a_thread() -> T:
-            lifetime.check()
-            return work(decode(data, self.service.settings.max_pixels, field=call.image_field))
-
-        async with self.service.turns.turn(permit.client):
-            permit.at_work = True
-            return await in_thread(self.service.workers, in_a_thread, lifetime)
 
     def _stream(
         self, request: Request, call: Call, permit: Permit, lifetime: Lifetime
@@ -175,9 +111,8 @@ class Doors:
         )
 
 
-def _parse(request: Request, kind: type[CallRequest], chunks: list[bytes]) -> Call:
+def _parse(request: Request, kind: type[CallRequest], body: bytes) -> Call:
     """A body in one of its forms."""
-    body = b"".join(chunks)
     given = media_type(request)
     if given == FORM:
         form = multipart.parse(request.headers["content-type"], body)
