@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -24,11 +24,15 @@ from afterdetail.server.traces import Traced, Traces, make_traces
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
 
+PAGE = "/ui"
+Page: TypeAlias = Callable[[FastAPI, Service], None]
+
 
 def create_app(
     detailer: Detailer | Future[Detailer],
     settings: Settings | None = None,
     traces: Traces | None = None,
+    page: Page | None = None,
 ) -> FastAPI:
     """The application around a detailer, or around one that is still being loaded.
 
@@ -36,6 +40,7 @@ def create_app(
         detailer: until a future is done, requests are answered 503 ``loading``.
         settings: default: those of the environment.
         traces: default: those that the settings ask for.
+        page: puts the page for people at ``/ui``; it has a login form of its own.
     """
     settings = settings or load_settings()
     traces = traces or make_traces(settings)
@@ -62,7 +67,7 @@ def create_app(
     )
     tokens = settings.all_tokens()
     if tokens:
-        app.add_middleware(BearerTokens, tokens=tokens)
+        app.add_middleware(BearerTokens, tokens=tokens, own_login=PAGE if page else None)
     app.add_middleware(RequestIds)
     app.add_middleware(Accounts, metrics=service.metrics)
     if traces:
@@ -73,6 +78,8 @@ def create_app(
     a1111.add_routes(app, service)
     with_request_schema(app, secured=bool(tokens), others=v1.REQUESTS)
     app.state.service = service
+    if page:
+        page(app, service)
     return app
 
 

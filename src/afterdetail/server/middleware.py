@@ -101,14 +101,21 @@ class Accounts:
 
 
 class BearerTokens:
-    """Refuse who has no token. ``/health/*`` is open, ``/metrics`` has a token of its own."""
+    """Refuse who has no token. ``/health/*`` is open, ``/metrics`` has a token of its own; what is
+    at ``own_login`` and below asks for itself.
+    """
 
-    def __init__(self, app: ASGIApp, tokens: tuple[Token, ...]) -> None:
+    def __init__(
+        self, app: ASGIApp, tokens: tuple[Token, ...], own_login: str | None = None
+    ) -> None:
         self.app = app
         self.tokens = tokens
+        self.own_login = own_login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(QUIET):
+        path = scope.get("path", "")
+        at_home = self.own_login and f"{path}/".startswith(f"{self.own_login}/")
+        if scope["type"] != "http" or path.startswith(QUIET) or at_home:
             await self.app(scope, receive, send)
             return
         client = client_of(Headers(scope=scope).get("authorization", ""), self.tokens)

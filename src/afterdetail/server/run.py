@@ -16,7 +16,7 @@ import uvicorn
 from afterdetail.config import Settings, load_settings
 from afterdetail.models.catalogue import Catalogue, load_catalogue
 from afterdetail.server import logs
-from afterdetail.server.app import create_app
+from afterdetail.server.app import Page, create_app
 from afterdetail.server.auth import check_exposure
 from afterdetail.server.service import Service
 
@@ -35,12 +35,14 @@ def serve(
     settings: Settings | None = None,
     *,
     device: str | None = None,
+    page: Page | None = None,
 ) -> None:
     """Serve until a signal ends it. Answers at once, 503 ``loading`` until the models are there.
 
     Args:
         models: as for :class:`~afterdetail.Detailer`.
         settings: default: those of the environment.
+        page: as for :func:`~afterdetail.server.app.create_app`.
 
     Raises:
         InvalidInput: wrong settings or models, or a host that needs tokens.
@@ -52,7 +54,7 @@ def serve(
     _say(_which(load_catalogue(models)))
     logs.configure(settings.log_format)
     loading = _load_in_background(models, device, settings)
-    app = create_app(loading, settings)
+    app = create_app(loading, settings, page=page)
     config = uvicorn.Config(
         app,
         host=host,
@@ -87,9 +89,8 @@ class PoliteServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM the first time; Ctrl-C and the second SIGTERM do not wait."""
-        if sig == signal.SIGTERM and not self.service.door.closing:
-            self.service.door.closing = True
-        else:
+        closing, self.service.door.closing = self.service.door.closing, True
+        if closing or sig != signal.SIGTERM:
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:

@@ -1,0 +1,94 @@
+"""The page's work, done by the server's service: its engine, its queue, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from afterdetail import images
+from afterdetail.errors import DeadlineExceeded
+from afterdetail.lifetime import Lifetime
+from afterdetail.results import DetailResult, Listener
+from afterdetail.server.service import Service, in_thread
+from afterdetail.server.v1 import Effort
+from afterdetail.stages import Stage
+from afterdetail.types import Picture
+from afterdetail.ui.drawing import Sketch, sketch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Desk:
+    """Where the page's requests are worked on. ``client`` is the name of the visitor's token."""
+
+    service: Service
+
+    async def look(self, file: Path, stage: Stage, client: str) -> Sketch:
+        """The dry run: what would be repainted. It waits its turn, and takes no engine time.
+
+        Raises:
+            InvalidInput: the file is no picture, or an option is wrong.
+            Loading, DeadlineExceeded: as for any request.
+        """
+        self.service.check_ready()
+        lifetime = self._lifetime()
+
+        def work() -> Sketch:
+            return sketch(self.service.loaded().look(self._read(file), [stage], lifetime))
+
+        async with self._turn(client):
+            return await in_thread(self.service.workers, work, lifetime)
+
+    async def detail(
+        self, file: Path, stage: Stage, client: str, listener: Listener
+    ) -> DetailResult:
+        """Repaint.
+
+        Raises:
+            QueueFull, RateLimited: as for ``POST /adetailer``.
+            AfterdetailError: the picture could not be detailed.
+        """
+        service, lifetime = self.service, self._lifetime()
+        service.check_ready()
+        permit = service.admission.admit(client, file.stat().st_size)
+        began = time.time_ns()
+        try:
+            service.admission.know(permit, Effort.of((stage,)))
+            async with self._turn(client):
+                permit.at_work = True
+                work = partial(self._detail, file, stage, lifetime, listener)
+                result = await in_thread(service.workers, work, lifetime)
+        finally:
+            service.admission.release(permit)
+        service.learn(result, began)
+        return result
+
+    def _detail(
+        self, file: Path, stage: Stage, lifetime: Lifetime, listener: Listener
+    ) -> DetailResult:
+        return self.service.loaded().run(self._read(file), [stage], lifetime, listener)
+
+    def _read(self, file: Path) -> Picture:
+        return images.decode(file.read_bytes(), max_pixels=self.service.settings.max_pixels)
+
+    def _lifetime(self) -> Lifetime:
+        return Lifetime(time.monotonic() + self.service.settings.request_timeout)
+
+    @asynccontextmanager
+    async def _turn(self, client: str) -> AsyncIterator[None]:
+        """A place at the workbench; the server does not end before it is given back.
+
+        Raises:
+            DeadlineExceeded: the time of a request is over, waiting included.
+        """
+        limit = self.service.settings.request_timeout
+        try:
+            with self.service.door.inside():
+                async with asyncio.timeout(limit), self.service.turns.turn(client):
+                    yield
+        except TimeoutError:
+            raise DeadlineExceeded(f"not done within {limit:g} seconds") from None
