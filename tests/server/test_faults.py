@@ -373,6 +373,21 @@ def test_row_22_outside_the_masks_no_bit_changes(
     assert not changed[~inside].any()
 
 
+def test_row_22_a_face_of_four_pixels(detailer: Detailer, astronaut: bytes) -> None:
+    """No detector sees one; here it is drawn."""
+    photo = np.asarray(Image.open(io.BytesIO(astronaut)).convert("RGB"))
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    mask[100:102, 300:302] = 255
+    result = detailer.inpaint(photo, mask, steps=2, seed=1)
+    assert result.num_objects_inpainted == 1
+    changed = (result.picture.rgb != photo).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    reach = 2 + 3 * 4
+    assert changed.sum() > 0
+    assert (100 - reach, 300 - reach) <= (rows.min(), columns.min())
+    assert max(rows.max() - 101, columns.max() - 301) <= reach
+
+
 def test_row_24_past_its_time_a_request_ends(detailer: Detailer, body: Body) -> None:
     settings = Settings(request_timeout=0.3)
     slow = body | {"steps": 200, "sampler": "DDPM"}

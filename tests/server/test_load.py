@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 import random
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 
 from afterdetail.config import Settings, parse_tokens
 from afterdetail.server.app import create_app
+from afterdetail.types import RGB
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
@@ -158,6 +162,49 @@ def test_one_clients_many_requests_do_not_keep_another_waiting(
             wait_until(lambda: server.service.turns.waiting == 3)
             pool.submit(ask, "bert", "abcdefgh", body)
         assert finished == ["anna", "bert", "anna", "anna", "anna"]
+
+
+def test_row_21_many_objects_do_not_keep_another_waiting(
+    detailer: Detailer, astronaut: bytes, body: Body, slow: Body
+) -> None:
+    """Four faces and one, which came after them and is done before."""
+    tile = np.asarray(Image.open(io.BytesIO(astronaut)).convert("RGB"))
+    out = io.BytesIO()
+    Image.fromarray(np.tile(tile, (2, 2, 1))).save(out, "JPEG")
+    crowd = slow | {"init_image": base64.b64encode(out.getvalue()).decode()}
+    with running(detailer, Settings(queue_seconds=1e6, resolutions="any")) as server:
+        held = server.send(crowd)
+        wait_until(lambda: detailer.engine.stats.jobs == 4)
+        assert server.post(body).status_code == 200
+        assert detailer.engine.stats.jobs == 4
+        held.close()
+        wait_until(lambda: server.empty)
+
+
+@pytest.mark.parametrize(("deterministic", "most"), [(False, 1), (True, 0)])
+def test_row_36_a_request_gives_the_same_alone_and_among_20_others(
+    body: Body, deterministic: bool, most: int
+) -> None:
+    from afterdetail.pipeline import Detailer
+
+    others = [
+        body | {"seed": 100 + n, "steps": 2 + n % 3, "cfg_scale": 1 + n % 2} for n in range(20)
+    ]
+    with (
+        Detailer("tiny", deterministic=deterministic) as own,
+        running(own, Settings(queue_seconds=1e6)) as server,
+        ThreadPoolExecutor(21) as pool,
+    ):
+        alone = pixels(server.post(body))
+        crowd = [pool.submit(server.post, each) for each in [*others[:10], body, *others[10:]]]
+        among = pixels(crowd[10].result())
+        assert all(each.result().status_code == 200 for each in crowd)
+    assert np.abs(alone.astype(int) - among).max() <= most
+
+
+def pixels(response: httpx.Response) -> RGB:
+    assert response.status_code == 200, response.text
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(response.json()["image_b64"]))))
 
 
 def test_a_token_has_a_rate(detailer: Detailer, body: Body) -> None:

@@ -1,0 +1,131 @@
+"""Models of the server's owner, good ones and others, through HTTP: rows 18, 19, 35 and 37."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+from safetensors.torch import save_file
+
+from afterdetail.config import Settings
+from afterdetail.server.app import create_app
+
+if TYPE_CHECKING:
+    from afterdetail.pipeline import Detailer
+
+Body = dict[str, object]
+
+BASE = '[[model]]\nname = "tiny"\nkind = "base"\nbase = "sd15"\npackage = "models/tiny"\n'
+ENTRY = '[[model]]\nname = "{}"\nkind = "{}"\nbase = "sd15"\npath = "{}"\n'
+SIZES = 'sizes = ["64x64"]\n'
+
+
+def write_loras(folder: Path) -> None:
+    """Of the tiny UNet's attention: one that fits, one whose rows do not, one cut short."""
+    from afterdetail.models.catalogue import load_catalogue
+    from afterdetail.models.loader import load_model
+
+    (spec,) = load_catalogue("tiny").bases().values()
+    model = load_model(spec, torch.device("cpu"), torch.float32)
+    fits, wrong = {}, {}
+    draw = torch.Generator().manual_seed(1)
+    for name, layer in model.unet.named_modules():
+        if name.endswith("to_q"):
+            rows, columns = layer.weight.shape
+            fits[f"unet.{name}.lora_A.weight"] = torch.randn(2, columns, generator=draw)
+            fits[f"unet.{name}.lora_B.weight"] = torch.randn(rows, 2, generator=draw)
+            wrong[f"unet.{name}.lora_A.weight"] = torch.ones(2, columns)
+            wrong[f"unet.{name}.lora_B.weight"] = torch.ones(rows + 8, 2)
+    assert fits
+    save_file(fits, folder / "line.safetensors")
+    save_file(wrong, folder / "wrong.safetensors")
+    (folder / "cut.safetensors").write_bytes((folder / "line.safetensors").read_bytes()[:3000])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detailer]:
+    from afterdetail.pipeline import Detailer
+
+    folder = tmp_path_factory.mktemp("served")
+    write_loras(folder)
+    (folder / "pickle.safetensors").write_bytes(b"\x80\x02}q\x00.")  # .ckpt is refused by its name
+    entries = [BASE, SIZES]
+    entries += [
+        ENTRY.format(name, "lora", f"{name}.safetensors") for name in ("line", "wrong", "cut")
+    ]
+    entries += [ENTRY.format("pickle", "checkpoint", "pickle.safetensors"), SIZES]
+    entries += [ENTRY.format("torn", "checkpoint", "cut.safetensors"), SIZES]
+    entries += [ENTRY.format("gone", "checkpoint", "nosuch.safetensors"), SIZES]
+    (folder / "models.toml").write_text("".join(entries))
+    with Detailer(folder / "models.toml", "cpu") as detailer:
+        yield detailer
+
+
+@pytest.fixture(scope="module")
+def client(served: Detailer) -> TestClient:
+    return TestClient(create_app(served, Settings(resolutions="any")))
+
+
+@pytest.fixture(scope="module")
+def face(astronaut: bytes, body: Body) -> Body:
+    """A small picture, to be quick."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(astronaut)).convert("RGB").crop((150, 20, 310, 180)).save(out, "PNG")
+    picture = base64.b64encode(out.getvalue()).decode()
+    return body | {"init_image": picture, "steps": 1, "cfg_scale": 1}
+
+
+def pixels(client: TestClient, body: Body) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    response = client.post("/adetailer", json=body)
+    assert response.status_code == 200, response.text
+    assert response.json()["num_objects_inpainted"] == 1
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(response.json()["image_b64"]))))
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"loras": {"wrong": 1}}, 422, "adapter_incompatible"),
+        ({"loras": {"cut": 1}}, 422, "adapter_incompatible"),
+        ({"checkpoint": "pickle"}, 503, "weights_error"),
+        ({"checkpoint": "torn"}, 503, "weights_error"),
+        ({"checkpoint": "gone"}, 422, "model_unavailable"),
+    ],
+    ids=["19 of another shape", "19 cut short", "18 a pickle", "37 cut short", "37 missing"],
+)
+def test_what_is_wrong_is_named_and_changes_nothing(
+    client: TestClient, face: Body, fields: Body, status: int, code: str
+) -> None:
+    before = pixels(client, face)
+    response = client.post("/adetailer", json=face | fields)
+    told = response.json()
+    assert response.status_code == status, told
+    assert (told["detail"][0]["type"] if status == 422 else told["code"]) == code
+    assert ".safetensors" not in response.text
+    assert "served0" not in response.text
+    assert np.array_equal(pixels(client, face), before)
+
+
+def test_row_35_many_sets_of_loras_take_the_memory_of_a_few(
+    client: TestClient, served: Detailer, face: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as fit the pool's limit are kept; the plain model is the same after them."""
+    plain = pixels(client, face)
+    before = served.model_stats
+    pictures = [pixels(client, face | {"loras": {"line": 1}})]
+    one_set = served.model_stats.resident_bytes - before.resident_bytes
+    monkeypatch.setattr(served._pool, "limit", before.resident_bytes + 2 * one_set)
+    for number in range(2, 9):
+        pictures.append(pixels(client, face | {"loras": {"line": number}}))
+        assert served.model_stats.models <= 3
+    assert served.model_stats.loads == before.loads + 8
+    assert len({picture.tobytes() for picture in pictures}) > 4
+    assert np.array_equal(pixels(client, face), plain)
