@@ -26,6 +26,7 @@ from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, load_catalogue
 from afterdetail.models.loader import ModelPool, pick_device
+from afterdetail.models.pipe import PipePool, catalogue_of, model_of
 from afterdetail.models.stats import PoolStats
 from afterdetail.options import DetailOptions, parse_options
 from afterdetail.recipes import Recipe, make_recipe
@@ -34,7 +35,7 @@ from afterdetail.results import DetailedObject, DetailResult, DryRun, Found, Lis
 from afterdetail.safety.policy import THRESHOLD, make_policy
 from afterdetail.stages import Stage, as_stage, parse_stages
 from afterdetail.targets import Plan, Sight, make_plan
-from afterdetail.types import RGB, Box, Detection, Mask, Picture
+from afterdetail.types import RGB, Box, Detection, Mask, Picture, Size
 from afterdetail.waves import waves
 
 ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
@@ -62,7 +63,7 @@ class Detailer:
 
     Args:
         models: names of built-in bases (``"sd15"``, ``"sd15,sdxl"``, ``"tiny"``: a very small one
-            for trying things out) or the path of a catalogue file.
+            for trying things out), the path of a catalogue file, or a catalogue.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None takes the fastest there is.
         deterministic: make results the same to the last bit whatever else is running, at the
             cost of the speed of batching.
@@ -74,6 +75,7 @@ class Detailer:
             the extra ``openvino``; compiles for some seconds, then takes two thirds of the time:
             for processes that live), ``"auto"`` (the fastest there is). None is ``"auto"`` without
             OpenVINO.
+        pool: where models come from; None for one that reads them from the catalogue's places.
 
     Raises:
         InvalidInput: no such device, backend or model, or a catalogue file that is wrong.
@@ -82,7 +84,7 @@ class Detailer:
 
     def __init__(
         self,
-        models: str | Path = "sd15",
+        models: str | Path | Catalogue = "sd15",
         device: str | None = None,
         *,
         deterministic: bool = False,
@@ -90,18 +92,51 @@ class Detailer:
         safety: Literal["on", "off"] = "off",
         safety_threshold: float = THRESHOLD,
         backend: BackendName | None = None,
+        pool: ModelPool | None = None,
     ) -> None:
         if safety not in ("on", "off"):
             raise InvalidInput("safety_unknown", f"safety is 'on' or 'off', not {safety!r}")
-        self.catalogue = load_catalogue(models)
+        self.catalogue = models if isinstance(models, Catalogue) else load_catalogue(models)
         self.max_objects = max_objects
         self._safety = make_policy(safety, safety_threshold)
-        self._pool = ModelPool(pick_device(device))
+        self._pool = pool or ModelPool(pick_device(device))
         self._engine = EngineService(
             Engine(
                 pinned_rows=DETERMINISTIC_ROWS if deterministic else None,
                 backend=make_backend(backend, self._pool.device),
             )
+        )
+
+    @classmethod
+    def from_pipe(
+        cls,
+        pipe: object,
+        sizes: Sequence[Size] = (),
+        *,
+        deterministic: bool = False,
+        max_objects: int = 64,
+        safety: Literal["on", "off"] = "off",
+    ) -> Self:
+        """A detailer that paints with the networks of a diffusers pipeline of yours.
+
+        They are used where they are, without a copy: the pipe must not be moved or changed while
+        the detailer lives, nor paint at the same time.
+
+        Args:
+            pipe: a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``, or one of their
+                kin, wholly on one device and in one precision.
+            sizes: width and height of what it repaints; by default those of the model's kind.
+
+        Raises:
+            InvalidInput: ``pipe_unfit``, with what to change.
+        """
+        model = model_of(pipe)
+        return cls(
+            catalogue_of(model, sizes),
+            pool=PipePool(model),
+            deterministic=deterministic,
+            max_objects=max_objects,
+            safety=safety,
         )
 
     def load(self) -> None:
