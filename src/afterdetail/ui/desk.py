@@ -14,8 +14,8 @@ from afterdetail import images
 from afterdetail.errors import DeadlineExceeded
 from afterdetail.lifetime import Lifetime
 from afterdetail.results import DetailResult, Listener
+from afterdetail.server.calls import Effort
 from afterdetail.server.service import Service, in_thread
-from afterdetail.server.v1 import Effort
 from afterdetail.stages import Stage
 from afterdetail.types import Picture
 from afterdetail.ui.drawing import Sketch, sketch
