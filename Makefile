@@ -20,9 +20,12 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@if [ -x $(BIN)/mkdocs ]; then NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet; \
+	else echo "docs not built: $(BIN)/pip install -c constraints.txt -e '.[docs]'"; fi
 
+# Two files of tests at a time, a thread each: more threads on two cores would wait for each other.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(READY)
 	$(BIN)/ruff format .
