@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     """Seconds a request may take, waiting included."""
     deterministic: bool = False
     """The same request gives the same pixels to the last bit, whatever else is running; slower."""
+    memory: Literal["high", "low"] = "high"
+    """`low`: for small cards. Text encoders, autoencoder and idle models wait in host memory, the
+    autoencoder works in tiles of 512 pixels, and the backend is `eager`; slower."""
     backend: BackendName = "auto"
     """What runs the UNet: `eager`, `graphs` (CUDA), `openvino` (CPU, an extra), or the fastest."""
     threads: PositiveInt = 32

@@ -20,6 +20,8 @@ from afterdetail.detectors.registry import find_detector, load_detector
 from afterdetail.detectors.select import by_score, select
 from afterdetail.engine.backend import make_backend
 from afterdetail.engine.engine import Engine
+from afterdetail.engine.placement import Placement, Resident, Visiting
+from afterdetail.engine.scheduler import Scheduler
 from afterdetail.engine.service import EngineService
 from afterdetail.errors import InvalidInput
 from afterdetail.images import from_any
@@ -43,6 +45,8 @@ ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
 
 DETERMINISTIC_ROWS = 2
 """Rows of every forward when results must be exact: those of one guided job."""
+LONG_TURN = 5.0
+"""Seconds a model keeps the engine where each turn begins with fetching its UNet."""
 FINDING = frozenset({"detector", "confidence", "max_num_detections", "union_masks", "tile"})
 
 
@@ -75,6 +79,8 @@ class Detailer:
             the extra ``openvino``; compiles for some seconds, then takes two thirds of the time:
             for processes that live), ``"auto"`` (the fastest there is). None is ``"auto"`` without
             OpenVINO.
+        memory: ``"low"``: text encoders, autoencoder, refiner and idle models wait in host memory,
+            the autoencoder works in tiles, and the backend is ``"eager"``. Slower, for small cards.
         pool: where models come from; None for one that reads them from the catalogue's places.
 
     Raises:
@@ -92,18 +98,24 @@ class Detailer:
         safety: Literal["on", "off"] = "off",
         safety_threshold: float = THRESHOLD,
         backend: BackendName | None = None,
+        memory: Literal["high", "low"] = "high",
         pool: ModelPool | None = None,
     ) -> None:
         if safety not in ("on", "off"):
             raise InvalidInput("safety_unknown", f"safety is 'on' or 'off', not {safety!r}")
+        if memory not in ("high", "low"):
+            raise InvalidInput("memory_unknown", f"memory is 'high' or 'low', not {memory!r}")
         self.catalogue = models if isinstance(models, Catalogue) else load_catalogue(models)
         self.max_objects = max_objects
         self._safety = make_policy(safety, safety_threshold)
-        self._pool = pool or ModelPool(pick_device(device))
+        low = memory == "low"
+        self._pool = pool or ModelPool(pick_device(device), low_memory=low)
         self._engine = EngineService(
             Engine(
+                scheduler=Scheduler(turn=LONG_TURN) if low else Scheduler(),
                 pinned_rows=DETERMINISTIC_ROWS if deterministic else None,
-                backend=make_backend(backend, self._pool.device),
+                backend=make_backend("eager" if low else backend, self._pool.device),
+                placement=_placement(self._pool),
             )
         )
 
@@ -372,6 +384,11 @@ def _is_certain(item: DetailedObject, turn: Turn) -> bool:
     """Whether the next call would use the same seed."""
     own = turn.recipe.stage.objects.get(item.id)
     return turn.recipe.stage.seed is not None or (own is not None and own.seed is not None)
+
+
+def _placement(pool: ModelPool) -> Placement:
+    """Where memory is low, networks come from host memory, unless that is where they run."""
+    return Visiting() if pool.low_memory and pool.device.type != "cpu" else Resident()
 
 
 def _result(

@@ -226,3 +226,36 @@ def test_sizes_are_width_by_height(text: str, size: tuple[int, int]) -> None:
 def test_other_texts_are_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
+
+
+VAE = '[[model]]\nname = "better"\nkind = "vae"\nbase = "{}"\nfile = "better.safetensors"\n'
+NAMING = (
+    '[[model]]\nname = "mine"\nkind = "base"\nbase = "sdxl"\nfile = "m.safetensors"\nvae = "{}"\n'
+)
+
+
+@pytest.mark.parametrize(("name", "built"), [("better", False), ("sdxl-vae-fp16", True)])
+def test_a_model_may_name_its_autoencoder(tmp_path: Path, name: str, built: bool) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(NAMING.format(name) + VAE.format("sdxl"))
+    vae = load_catalogue(file).find(Kind.BASE, "mine").vae
+    assert vae is not None
+    assert (vae.name, vae.kind) == (name, Kind.VAE)
+    assert (vae.source.hub is not None) == built
+
+
+@pytest.mark.parametrize(
+    ("name", "base"), [("worse", "sdxl"), ("mine", "sdxl"), ("better", "sd15")]
+)
+def test_an_autoencoder_that_is_none_is_refused(tmp_path: Path, name: str, base: str) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(NAMING.format(name) + VAE.format(base))
+    with pytest.raises(InvalidInput, match=f"'mine': vae: no '{name}' of sdxl; known: .*fp16"):
+        load_catalogue(file)
+
+
+def test_the_built_in_sdxl_has_a_refiner_and_an_autoencoder_for_16_bit() -> None:
+    base, refiner = (built_in().find(None, name) for name in ("sdxl", "sdxl-refiner"))
+    assert built_in().of(Kind.REFINER, Base.SDXL) == (refiner,)
+    assert base.vae == refiner.vae == built_in().find(Kind.VAE, "sdxl-vae-fp16")
+    assert base.sizes == refiner.sizes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from afterdetail.models import loader
 from afterdetail.models.catalogue import Kind, ModelSpec, Source
 from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.loader import ModelPool, pick_device, resident_bytes
+from afterdetail.models.loader import (
+    ModelPool,
+    expected_bytes,
+    load_model,
+    pick_device,
+    resident_bytes,
+)
 from afterdetail.options import Base
 
 CPU = torch.device("cpu")
@@ -54,6 +61,41 @@ def test_the_least_recently_used_goes_first(sd15: Any, loads: list[str]) -> None
     for wanted in (a, b, a, c, a, b):
         pool.get(wanted)
     assert loads == ["a", "b", "c", "b"]
+
+
+def test_room_is_made_before_a_model_is_read(
+    sd15: Any, sdxl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    read = loader.load_model
+
+    def watched(*given: Any) -> DiffusionModel:
+        held.append(pool.resident_bytes)
+        return read(*given)
+
+    monkeypatch.setattr(loader, "load_model", watched)
+    small, large = resident_bytes([sd15.model]), resident_bytes([sdxl.model])
+    pool = ModelPool(CPU, limit=small + large)
+    pool.get(spec("a", sd15.file))
+    pool.get(replace(spec("b", sdxl.file), base=Base.SDXL))
+    pool.get(spec("c", sd15.file))  # which a leaves room for
+    pool.get(replace(spec("d", sdxl.file), base=Base.SDXL))
+    assert held == [0, small, large, small]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_a_model_will_take_is_known_before(saved: Any, dtype: torch.dtype) -> None:
+    entry = replace(spec("a", saved.file), base=saved.model.base)
+    expected = expected_bytes(entry, dtype)
+    assert expected == pytest.approx(resident_bytes([load_model(entry, CPU, dtype)]), rel=0.01)
+
+
+def test_where_memory_is_low_weights_wait_in_host_memory(sd15: Any) -> None:
+    pool = ModelPool(torch.device("meta"), low_memory=True)  # no memory at all
+    model = pool.get(spec("a", sd15.file))
+    assert model.device == torch.device("meta")
+    assert {t.device for net in model.networks.values() for t in net.parameters()} == {CPU}
+    assert model.vae.use_tiling
 
 
 def test_a_model_above_the_limit_is_kept_while_it_is_the_only_one(

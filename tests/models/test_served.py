@@ -151,6 +151,19 @@ def test_a_lora_that_does_not_fit_is_refused(
     assert np.array_equal(repaint(detailer, face), before)
 
 
+def test_with_little_memory_pictures_are_the_same(
+    detailer: Detailer, catalogue: Path, face: RGB
+) -> None:
+    """They are smaller than a tile."""
+    with Detailer(catalogue, device="cpu", memory="low") as low:
+        assert np.array_equal(repaint(low, face), repaint(detailer, face))
+
+
+def test_memory_is_high_or_low(catalogue: Path) -> None:
+    with pytest.raises(InvalidInput, match="memory is 'high' or 'low', not 'little'"):
+        Detailer(catalogue, device="cpu", memory="little")  # type: ignore[arg-type]
+
+
 def test_a_path_is_no_name(detailer: Detailer, catalogue: Path, face: RGB) -> None:
     with pytest.raises(InvalidInput, match="unknown checkpoint"):
         repaint(detailer, face, checkpoint=str(catalogue.with_name("broken.safetensors")))

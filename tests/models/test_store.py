@@ -216,11 +216,13 @@ class Answer:
 
 
 CALL = """
-import json, sys
+import json, os, resource, sys
 from afterdetail.errors import AfterdetailError
 from afterdetail.models import store
 from afterdetail.models.catalogue import load_catalogue
 catalogue, name, function = sys.argv[1:]
+if "LARGEST_FILE" in os.environ:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
 try:
     path = getattr(store, function)(load_catalogue(catalogue).find(None, name))
     print(json.dumps(["path", str(path)]))
@@ -421,3 +423,40 @@ def test_a_repository_without_the_file_is_named(entry: str, machine: Machine, hu
     refused = machine.call("pull", entry)
     assert refused.kind == "ModelUnavailable"
     assert refused.text.endswith("the hub has no such file; mend the catalogue")
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_is_used(machine: Machine, hub: Hub) -> None:
+    """The system refuses to write more than a few kilobytes into one file."""
+    hub.files["face.pt"] = bytes(1_000_000)
+    full = machine.call("pull", FILE, LARGEST_FILE="20000")
+    assert (full.kind, full.public) == ("WeightsError", "a model's weights cannot be loaded")
+    assert (
+        "cannot pull thing (face.pt of someone/things): the disk is full; free some of" in full.text
+    )
+    assert machine.cached() == []
+    assert machine.call("locate", FILE).kind == "ModelUnavailable"
+    assert Path(machine.call("pull", FILE).text).read_bytes() == bytes(1_000_000)
+
+
+def test_of_a_model_with_another_autoencoder_its_own_is_not_pulled(
+    machine: Machine, hub: Hub
+) -> None:
+    index = {**INDEX, "vae": ["diffusers", "AutoencoderKL"]}
+    hub.files |= {
+        **DIFFUSERS,
+        "model_index.json": json.dumps(index).encode(),
+        "vae/config.json": b"{}",
+        "vae/diffusion_pytorch_model.safetensors": b"overflows",
+        "better.safetensors": b"does not",
+    }
+    better = (
+        f'{FOLDER}\nvae = "better"\n'
+        '[[model]]\nname = "better"\nkind = "vae"\nbase = "sd15"\n'
+        'hub = "someone/things"\nfile = "better.safetensors"'
+    )
+    pulled = machine.call("pull", better)
+    assert pulled.kind == "path"
+    assert "better.safetensors" in hub.fetched()
+    assert not any(name.startswith("vae/") for name in hub.fetched())
+    assert machine.call("locate", better) == pulled
+    assert machine.call("locate", FOLDER).kind == "ModelUnavailable"

@@ -8,19 +8,23 @@ import torch
 
 from afterdetail.engine import codec
 from afterdetail.engine.job import Running
+from afterdetail.engine.placement import VAE, Placement
 from afterdetail.errors import AfterdetailError, InpaintFailed
+from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.types import RGB
 
 
-def decode(batch: Sequence[Running]) -> list[RGB | AfterdetailError]:
+def decode(batch: Sequence[Running], placement: Placement) -> list[RGB | AfterdetailError]:
     """The picture of each job, or its error; jobs of one model and one picture size."""
-    model = batch[0].job.model
+    model = placement.visiting(batch[0].job.model, VAE)
     pictures = codec.decode_latents(model, [running.latents for running in batch])
-    return [_checked(running, picture) for running, picture in zip(batch, pictures, strict=True)]
+    pairs = zip(batch, pictures, strict=True)
+    return [_checked(model, running, picture) for running, picture in pairs]
 
 
-def _checked(running: Running, picture: torch.Tensor) -> RGB | AfterdetailError:
-    model = running.job.model
+def _checked(
+    model: DiffusionModel, running: Running, picture: torch.Tensor
+) -> RGB | AfterdetailError:
     if _is_broken(picture) and model.dtype != torch.float32:
         picture = codec.decode_latents(model, [running.latents], exact=True)[0]
     if _is_broken(picture):

@@ -140,7 +140,10 @@ def _draw(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def predict(
-    batch: Sequence[Running], backend: Backend, pinned_rows: int | None = None
+    batch: Sequence[Running],
+    model: DiffusionModel,
+    backend: Backend,
+    pinned_rows: int | None = None,
 ) -> list[torch.Tensor]:
     """The guided noise prediction of each job at its own timestep, in one forward.
 
@@ -148,6 +151,7 @@ def predict(
 
     Args:
         batch: jobs of one model, latent size and number of prompt windows.
+        model: that model, its UNet where it can be run.
         pinned_rows: fill the forward up to this many rows. Kernels are chosen by row count: at
             the same count a row's result does not depend on its neighbours to the last bit.
             Needless with a backend that computes rows apart.
@@ -162,7 +166,7 @@ def predict(
     added = _added(batch)
     filler = pinned - len(rows)
     prediction = backend.predict(
-        batch[0].model,
+        model,
         _filled(rows, filler),
         _filled(timesteps, filler),
         _filled(embeddings, filler),

@@ -8,16 +8,17 @@ import torch
 
 from afterdetail.engine import codec, denoiser
 from afterdetail.engine.job import Job, Running
+from afterdetail.engine.placement import VAE, Placement
 from afterdetail.engine.prompts import PromptCache
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.text import Conditioning, Text, condition, prompt_windows
 
 
-def encode(jobs: Sequence[Job], prompts: PromptCache) -> list[Running]:
+def encode(jobs: Sequence[Job], prompts: PromptCache, placement: Placement) -> list[Running]:
     """Start jobs of one model and one picture size."""
     texts = _conditioning(jobs[0].model, jobs, prompts)
     masks = [codec.to_mask(job.mask) for job in jobs]
-    clean, masked = _latents(jobs, masks)
+    clean, masked = _latents(placement.visiting(jobs[0].model, VAE), jobs, masks)
     parts = zip(jobs, texts, masks, clean, masked, strict=True)
     return [denoiser.begin(*part) for part in parts]
 
@@ -59,10 +60,9 @@ def _texts(model: DiffusionModel, job: Job) -> tuple[Text, ...]:
 
 
 def _latents(
-    jobs: Sequence[Job], masks: Sequence[torch.Tensor]
+    model: DiffusionModel, jobs: Sequence[Job], masks: Sequence[torch.Tensor]
 ) -> tuple[list[denoiser.Moments], list[denoiser.Moments | None]]:
     """Moments of each clean picture, and of each masked one if the model takes them."""
-    model = jobs[0].model
     pictures = [codec.to_tensor(job.image) for job in jobs]
     if not model.takes_mask:
         return codec.encode_pictures(model, pictures), [None] * len(jobs)

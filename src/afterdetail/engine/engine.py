@@ -12,6 +12,7 @@ import torch
 from afterdetail.engine import decoder, denoiser, encoder, memory
 from afterdetail.engine.backend import Backend, EagerBackend
 from afterdetail.engine.job import Job, Progress, Running
+from afterdetail.engine.placement import Placement, Resident
 from afterdetail.engine.prompts import PromptCache
 from afterdetail.engine.scheduler import Entry, Scheduler, Stage
 from afterdetail.engine.split import describe, run_split
@@ -56,12 +57,15 @@ class Engine:
             that not even the last bit of a result depends on the other jobs. Costs the speed
             of batching, unless the backend computes rows apart.
         backend: what runs the UNet.
+        placement: where the networks are. With another than ``Resident`` the backend must be
+            eager: the others keep copies or addresses of the weights.
     """
 
     scheduler: Scheduler = field(default_factory=Scheduler)
     pinned_rows: int | None = None
     backend: Backend = field(default_factory=EagerBackend)
-    _prompts: PromptCache = field(default_factory=PromptCache)
+    placement: Placement = field(default_factory=Resident)
+    _prompts: PromptCache = field(init=False)
     _slots: dict[int, Slot] = field(default_factory=dict)
     _finished: list[Finished] = field(default_factory=list)
     _count: int = 0
@@ -71,6 +75,7 @@ class Engine:
     """Rows that all forwards could have had."""
 
     def __post_init__(self) -> None:
+        self._prompts = PromptCache(placement=self.placement)
         if self.pinned_rows is not None and not self.backend.rows_apart:
             self.scheduler.row_limit = self.pinned_rows
 
@@ -90,7 +95,8 @@ class Engine:
         self._count += 1
         for model in (job.model, job.refiner):
             if model and not self.scheduler.knows(_shape(model, job)):
-                self.scheduler.limit(_shape(model, job), memory.row_limit(model, _size(job)))
+                rows = memory.row_limit(self.placement.settled(model), _size(job))
+                self.scheduler.limit(_shape(model, job), rows)
         entry = Entry(
             number=self._count,
             model=job.model,
@@ -133,26 +139,27 @@ class Engine:
     def _encoded(self, group: Sequence[Slot]) -> list[Running]:
         """New jobs, or jobs that their refiner takes over, ready for the next step."""
         # Embeddings depend on their neighbours by rounding: when rows are pinned none are kept.
-        prompts = PromptCache() if self.pinned_rows else self._prompts
+        prompts = PromptCache(placement=self.placement) if self.pinned_rows else self._prompts
         if group[0].running is None:
-            return encoder.encode([slot.job for slot in group], prompts)
+            return encoder.encode([slot.job for slot in group], prompts, self.placement)
         return encoder.hand_over([slot.state for slot in group], prompts)
 
     def _denoise(self, slots: Sequence[Slot]) -> None:
-        predictions = run_split(
-            [slot.state for slot in slots],
-            lambda batch: denoiser.predict(batch, self.backend, self.pinned_rows),
-            self._shrink,
-        )
+        predictions = run_split([slot.state for slot in slots], self._predicted, self._shrink)
         if slots:
             self.forwards += 1
             self.rows += sum(slot.job.rows for slot in slots)
             self.capacity += self.scheduler.row_limit
         self._apply(slots, predictions, _advance)
 
+    def _predicted(self, batch: Sequence[Running]) -> list[torch.Tensor]:
+        model = self.placement.settled(batch[0].model)
+        return denoiser.predict(batch, model, self.backend, self.pinned_rows)
+
     def _decode(self, slots: Sequence[Slot]) -> None:
         for group in self._groups(slots):
-            pictures = run_split([slot.state for slot in group], decoder.decode)
+            states = [slot.state for slot in group]
+            pictures = run_split(states, lambda batch: decoder.decode(batch, self.placement))
             self._apply(group, pictures, lambda slot, picture: self._leave(slot, picture))
 
     def _groups(self, slots: Iterable[Slot]) -> list[list[Slot]]:

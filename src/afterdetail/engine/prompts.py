@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from afterdetail.engine.placement import TEXT, Placement, Resident
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.text import Embedded, Text, encode_texts
 
@@ -19,6 +20,7 @@ class PromptCache:
     """
 
     capacity: int = 64
+    placement: Placement = field(default_factory=Resident)
     _known: WeakKeyDictionary[DiffusionModel, OrderedDict[Text, Embedded]] = field(
         default_factory=WeakKeyDictionary
     )
@@ -28,7 +30,8 @@ class PromptCache:
         known = self._known.setdefault(model, OrderedDict())
         fresh = [text for text in dict.fromkeys(texts) if text not in known]
         if fresh:
-            known.update(zip(fresh, encode_texts(model, fresh), strict=True))
+            encoded = encode_texts(self.placement.visiting(model, TEXT), fresh)
+            known.update(zip(fresh, encoded, strict=True))
         found = {text: known[text] for text in texts}
         for text in found:
             known.move_to_end(text)

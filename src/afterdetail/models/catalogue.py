@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,7 @@ class Kind(StrEnum):
     BASE = "base"
     CHECKPOINT = "checkpoint"
     REFINER = "refiner"
+    VAE = "vae"
     LORA = "lora"
     EMBEDDING = "embedding"
     DETECTOR = "detector"
@@ -56,6 +57,7 @@ FIELDS = {
     Kind.BASE: "inpainting_base_model",
     Kind.CHECKPOINT: "checkpoint",
     Kind.REFINER: "use_refiner",
+    Kind.VAE: "inpainting_base_model",
     Kind.LORA: "loras",
     Kind.EMBEDDING: "prompt",
     Kind.DETECTOR: "detector",
@@ -117,6 +119,8 @@ class ModelSpec:
     trigger_words: tuple[str, ...] = ()
     clip_skip: int = 0
     """Of bases and checkpoints: layers of the text encoders left out at their end."""
+    vae: ModelSpec | None = None
+    """Of bases, checkpoints and refiners: the autoencoder that takes the place of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,7 @@ class _Entry(BaseModel):
     outline: Outline = Outline.BOX
     trigger_words: tuple[StrictStr, ...] = ()
     clip_skip: Annotated[StrictInt, Field(ge=0, le=10)] = 0
+    vae: StrictStr | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -260,6 +265,10 @@ def _read(file: Path) -> tuple[ModelSpec, ...]:
         given = ", ".join(tables) or "model"
         raise _wrong(f"{file}: {given!r}: a catalogue is made of [[model]] tables only")
     specs = tuple(_spec(file, number, entry) for number, entry in enumerate(entries, start=1))
+    specs = tuple(
+        _with_vae(file, spec, entry.get("vae"), specs)
+        for spec, entry in zip(specs, entries, strict=True)
+    )
     for name, count in Counter(spec.name for spec in specs).items():
         if count > 1:
             raise _wrong(f"{file}: model {name!r}: name: {count} entries have it")
@@ -294,6 +303,22 @@ def _spec(file: Path, number: int, table: object) -> ModelSpec:
     )
 
 
+def _with_vae(
+    file: Path, spec: ModelSpec, name: str | None, own: tuple[ModelSpec, ...]
+) -> ModelSpec:
+    """An entry with the autoencoder that it names: one of the same file, or a built-in one."""
+    if name is None:
+        return spec
+    known = own if file == BUILT_IN else own + built_in().models
+    for vae in known:
+        if (vae.name, vae.kind, vae.base) == (name, Kind.VAE, spec.base):
+            return replace(spec, vae=vae)
+    names = ", ".join(vae.name for vae in known if (vae.kind, vae.base) == (Kind.VAE, spec.base))
+    raise _wrong(
+        f"{file}: model {spec.name!r}: vae: no {name!r} of {spec.base}; known: {names or 'none'}"
+    )
+
+
 def _source(entry: _Entry, folder: Path) -> Source:
     """The source of an entry; a ``file`` without a ``hub`` is a path of the user's."""
     path, file = entry.path, entry.file
@@ -308,8 +333,9 @@ def _source(entry: _Entry, folder: Path) -> Source:
 
 def _usual_sizes(entry: _Entry, file: Path) -> tuple[Size, ...]:
     """A base or checkpoint that names no sizes repaints at those of the built-in base."""
-    if entry.base is None or entry.kind in (Kind.LORA, Kind.EMBEDDING) or file == BUILT_IN:
+    if entry.kind not in (Kind.BASE, Kind.CHECKPOINT, Kind.REFINER) or file == BUILT_IN:
         return ()
+    assert entry.base is not None, "checked with the entry"
     return built_in().find(Kind.BASE, entry.base).sizes
 
 

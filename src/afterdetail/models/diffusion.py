@@ -19,7 +19,8 @@ class DiffusionModel:
     """Everything one base or checkpoint needs to repaint.
 
     Compared by identity: jobs share a forward only when they hold the same instance. The networks
-    are in evaluation mode on ``device`` and are never changed after loading.
+    are in evaluation mode and never changed after loading. They are on ``device``, where they are
+    run; where memory is low, they wait for that in host memory.
 
     SD 1.x has one text encoder, SDXL two, its refiner only the second.
     """

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -22,6 +20,7 @@ from afterdetail.errors import WeightsError
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.networks import Target
 from afterdetail.models.store import weights_of
+from afterdetail.models.tensors import read_tensors
 from afterdetail.options import Base
 
 PARTS = {
@@ -32,26 +31,37 @@ PARTS = {
 
 
 def load_folder(
-    name: str, base: Base, folder: Path, device: torch.device, dtype: torch.dtype
+    name: str,
+    base: Base,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    vae: AutoencoderKL | None = None,
 ) -> DiffusionModel:
     """Read the networks of ``folder`` into memory.
+
+    Args:
+        vae: takes the place of the folder's own.
 
     Raises:
         WeightsError: a part is missing, damaged, or not safetensors.
     """
-    missing = [part for part in PARTS[base] if not (folder / part).is_dir()]
+    wanted = [part for part in PARTS[base] if part != "vae" or vae is None]
+    missing = [part for part in wanted if not (folder / part).is_dir()]
     if missing:
         raise WeightsError(f"{name}: {folder} lacks {', '.join(missing)} of {base}; fetch it again")
     try:
-        return _read(name, base, folder, Target(device, dtype))
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        return _read(name, base, folder, Target(device, dtype), vae)
+    except (WeightsError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise WeightsError(
             f"{name}: {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
             "fetch it again"
         ) from error
 
 
-def _read(name: str, base: Base, folder: Path, target: Target) -> DiffusionModel:
+def _read(
+    name: str, base: Base, folder: Path, target: Target, vae: AutoencoderKL | None
+) -> DiffusionModel:
     def text(part: str, cls: Any) -> Any:
         return _text_encoder(cls, folder / part, target) if (folder / part).is_dir() else None
 
@@ -67,7 +77,7 @@ def _read(name: str, base: Base, folder: Path, target: Target) -> DiffusionModel
         name=name,
         base=base,
         unet=_network(UNet2DConditionModel, folder / "unet", target),
-        vae=_network(AutoencoderKL, folder / "vae", target),
+        vae=vae or _network(AutoencoderKL, folder / "vae", target),
         text_encoder=text("text_encoder", CLIPTextModel),
         tokenizer=tokenizer("tokenizer"),
         text_encoder_2=text("text_encoder_2", CLIPTextModelWithProjection),
@@ -79,11 +89,11 @@ def _read(name: str, base: Base, folder: Path, target: Target) -> DiffusionModel
 
 
 def _network(cls: Any, part: Path, target: Target) -> Any:
-    return target.network(cls, _config(part), _tensors(part))
+    return target.network(cls, _config(part), _tensors(part, target.dtype))
 
 
 def _text_encoder(cls: Any, part: Path, target: Target) -> Any:
-    return target.network(cls, CLIPTextConfig(**_config(part)), _tensors(part))
+    return target.network(cls, CLIPTextConfig(**_config(part)), _tensors(part, target.dtype))
 
 
 def _config(part: Path, file: str = "config.json") -> Mapping[str, Any]:
@@ -91,11 +101,14 @@ def _config(part: Path, file: str = "config.json") -> Mapping[str, Any]:
     return config
 
 
-def _tensors(part: Path) -> dict[str, torch.Tensor]:
-    """All tensors, from the half-precision files where there are any: half the bytes to read."""
-    files = [
-        name for name in weights_of(path.name for path in part.iterdir()) if ".json" not in name
-    ]
+def _tensors(part: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    files = weights_in(part)
     if not files:
         raise ValueError(f"{part.name} has no .safetensors weights")
-    return {name: tensor for file in files for name, tensor in load_file(part / file).items()}
+    return {name: tensor for file in files for name, tensor in read_tensors(file, dtype).items()}
+
+
+def weights_in(part: Path) -> list[Path]:
+    """The weights of one network; the half-precision files where there are any: half the bytes."""
+    names = weights_of(path.name for path in part.iterdir())
+    return [part / name for name in names if ".json" not in name]

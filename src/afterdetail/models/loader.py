@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import psutil
 import torch
 
 from afterdetail.errors import InvalidInput
+from afterdetail.models.autoencoder import load_autoencoder
 from afterdetail.models.catalogue import ModelSpec
 from afterdetail.models.choose import Choice, LoraUse
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.folder import load_folder
+from afterdetail.models.folder import load_folder, weights_in
+from afterdetail.models.header import read_header
 from afterdetail.models.inversion import Inversion, read_inversion
 from afterdetail.models.lora import with_loras
-from afterdetail.models.single_file import load_single_file
+from afterdetail.models.networks import Target
+from afterdetail.models.single_file import is_served, load_single_file
 from afterdetail.models.stats import PoolStats
 from afterdetail.models.store import locate
 
 DEVICES = ("cpu", "cuda", "mps")
+TILE = 512
+"""Pixels: the side of the pieces that an autoencoder works in where memory is low."""
 MOST_INVERSIONS = 64
 """Kept in memory: some kilobytes each."""
 SHARE_OF_MEMORY = 0.5
@@ -73,18 +80,27 @@ class ModelPool:
 
     A model with LoRAs is one of its own, which shares all layers that they leave alone.
 
-    A model is read in the thread that first asks for it while others go on; jobs in flight keep
-    the model they started with alive, so memory may be above the limit until they are done.
+    A model is read in the thread that first asks for it while others go on; room is made before.
+    Jobs in flight keep the model they started with alive, so memory may be above the limit until
+    they are done.
 
     Args:
-        limit: bytes of weights; None: half of the device's memory.
+        limit: bytes of weights; None: half of the memory that they are in.
+        low_memory: keep the weights in host memory, from where the engine fetches what it needs,
+            and have autoencoders work in tiles.
     """
 
-    def __init__(self, device: torch.device, limit: int | None = None) -> None:
+    def __init__(
+        self, device: torch.device, limit: int | None = None, *, low_memory: bool = False
+    ) -> None:
         self.device = device
         self.dtype = torch.float32 if device.type == "cpu" else torch.float16
-        self.limit = int(memory_of(device) * SHARE_OF_MEMORY) if limit is None else limit
+        self.low_memory = low_memory
+        home = torch.device("cpu") if low_memory else device
+        self.limit = int(memory_of(home) * SHARE_OF_MEMORY) if limit is None else limit
+        self._home = home
         self._models: OrderedDict[Key, DiffusionModel] = OrderedDict()
+        self._coming: dict[Key, int] = {}
         self._lock = threading.Lock()
         self._turns: dict[Key, threading.Lock] = {}
         self._loads = 0
@@ -105,7 +121,7 @@ class ModelPool:
             WeightsError: they are there but damaged, or of another base.
             InvalidInput: a LoRA is damaged or does not fit.
         """
-        plain = self._held((spec, frozenset()), lambda: load_model(spec, self.device, self.dtype))
+        plain = self._held((spec, frozenset()), lambda: self._read(spec))
         if not loras:
             return plain
         adapted = self._held((spec, loras), lambda: with_loras(plain, loras))
@@ -113,6 +129,19 @@ class ModelPool:
             if (spec, frozenset()) in self._models:
                 self._models.move_to_end((spec, frozenset()))
         return adapted
+
+    def _read(self, spec: ModelSpec) -> DiffusionModel:
+        """A model from its files, after those have left that it leaves no room for."""
+        key = spec, frozenset[LoraUse]()
+        with self._lock:
+            self._coming[key] = expected_bytes(spec, self.dtype)
+            self._shrink(keep=0)
+        try:
+            model = load_model(spec, self._home, self.dtype)
+        finally:
+            with self._lock:
+                del self._coming[key]
+        return for_low_memory(model, self.device) if self.low_memory else model
 
     @property
     def resident_bytes(self) -> int:
@@ -151,8 +180,12 @@ class ModelPool:
             self._load_seconds += time.monotonic() - began
         return model
 
-    def _shrink(self) -> None:
-        while len(self._models) > 1 and resident_bytes(self._models.values()) > self.limit:
+    def _shrink(self, keep: int = 1) -> None:
+        """Let models go until those here and those being read are within the limit."""
+        coming = sum(self._coming.values())
+        while (
+            len(self._models) > keep and resident_bytes(self._models.values()) + coming > self.limit
+        ):
             self._models.popitem(last=False)
 
 
@@ -169,9 +202,34 @@ def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Dif
     """
     assert spec.base is not None, "the catalogue gives every diffusion model a base"
     path = locate(spec)
+    vae = None
+    if spec.vae is not None:
+        file = locate(spec.vae)
+        vae = load_autoencoder(spec.vae.name, spec.base, file, Target(device, dtype))
     load = load_single_file if path.is_file() else load_folder
-    model = load(spec.name, spec.base, path, device, dtype)
+    model = load(spec.name, spec.base, path, device, dtype, vae)
     return replace(model, clip_skip=spec.clip_skip) if spec.clip_skip else model
+
+
+def for_low_memory(model: DiffusionModel, device: torch.device) -> DiffusionModel:
+    """A model that is run on ``device`` from where it lies, its autoencoder in tiles."""
+    vae: Any = model.vae
+    vae.enable_tiling()
+    vae.tile_sample_min_size = TILE
+    vae.tile_latent_min_size = TILE // model.latent_factor
+    return replace(model, device=device)
+
+
+def expected_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
+    """Memory that a model's weights will take, from the headers of its files."""
+    path = locate(spec)
+    if path.is_file():
+        shapes = [s for name, s in read_header(path).shapes.items() if is_served(name)]
+    else:
+        folders = [part for part in path.iterdir() if part.is_dir()]
+        files = [file for folder in folders for file in weights_in(folder)]
+        shapes = [shape for file in files for shape in read_header(file).shapes.values()]
+    return sum(map(math.prod, shapes)) * dtype.itemsize
 
 
 def resident_bytes(models: Iterable[DiffusionModel]) -> int:

@@ -7,7 +7,6 @@ needs seconds for each change and prints while it works. Tests hold the outcome 
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -28,7 +27,7 @@ from afterdetail.errors import InvalidInput, WeightsError
 from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.header import Header, read_header
-from afterdetail.models.networks import todays_name
+from afterdetail.models.networks import todays_name, twin
 from afterdetail.models.store import locate, verify
 
 Tensors = dict[str, torch.Tensor]
@@ -74,7 +73,7 @@ def with_loras(model: DiffusionModel, loras: Iterable[LoraUse]) -> DiffusionMode
             _add(model, use, weights)
         except (WeightsError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise _incompatible(use, error) from error
-    twins = {name: _twin(model.networks[name]) for name in dict.fromkeys(n for n, _ in weights)}
+    twins = {name: twin(model.networks[name]) for name in dict.fromkeys(n for n, _ in weights)}
     for (network, layer), weight in weights.items():
         twins[network].get_submodule(layer).weight = torch.nn.Parameter(
             weight.to(model.dtype), requires_grad=False
@@ -106,16 +105,6 @@ def _layer(model: DiffusionModel, network: str, name: str) -> Any:
     except (AttributeError, KeyError):
         return None
     return layer if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) else None
-
-
-def _twin(network: torch.nn.Module) -> Any:
-    """A network with the same tensors in parameters of its own."""
-    shared: dict[int, Any] = {
-        id(parameter): torch.nn.Parameter(parameter.detach(), requires_grad=False)
-        for parameter in network.parameters()
-    }
-    shared |= {id(buffer): buffer for buffer in network.buffers()}
-    return copy.deepcopy(network, shared)
 
 
 def read_lora(model: DiffusionModel, use: LoraUse) -> Iterator[Change]:

@@ -6,8 +6,9 @@ register parameters), and here the engine and other loads go on in other threads
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,12 @@ class Target:
     dtype: torch.dtype
 
     def network(self, cls: Any, config: Any, tensors: Tensors) -> Any:
-        """A network with copies of ``tensors``: their file may be replaced while it is in use.
+        """A network made of ``tensors``, which it keeps where they need no conversion.
 
         Args:
             cls: a diffusers class (``config`` its dictionary) or a transformers one.
             tensors: by the class's own names; others are left out, such as averages of training.
+                No file's memory: a file may be replaced while it is in use.
 
         Raises:
             RuntimeError: one is missing or has another shape.
@@ -41,13 +43,28 @@ class Target:
         wanted = network.state_dict().keys()
         named = {todays_name(network, name): tensor for name, tensor in tensors.items()}
         own = {
-            name: tensor.to(self.device, self.dtype, copy=True)
+            name: tensor.to(self.device, self.dtype)
             for name, tensor in named.items()
             if name in wanted
         }
         network.load_state_dict(own, assign=True)
         _number_positions(network.modules(), self.device)
         return network.eval().requires_grad_(False)
+
+
+def twin(
+    network: torch.nn.Module, taken: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+) -> Any:
+    """The same network in parameters of its own, whose tensors are those that ``taken`` gives.
+
+    By default they are the very same tensors: a twin takes no memory.
+    """
+    shared: dict[int, Any] = {
+        id(parameter): torch.nn.Parameter(taken(parameter.detach()), requires_grad=False)
+        for parameter in network.parameters()
+    }
+    shared |= {id(buffer): taken(buffer) for buffer in network.buffers()}
+    return copy.deepcopy(network, shared)
 
 
 def todays_name(network: torch.nn.Module, name: str) -> str:

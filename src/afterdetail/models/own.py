@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ from afterdetail.errors import InvalidInput, UnknownName, WeightsError
 from afterdetail.models.catalogue import NAME, Catalogue, Kind, ModelSpec, load_catalogue
 from afterdetail.models.header import read_header
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
-from afterdetail.models.store import file_sha256, locate, verify
+from afterdetail.models.store import file_sha256, is_disk_full, locate, verify
 
 COPIES = "models"
 """The folder beside a catalogue that copies go to."""
@@ -97,7 +96,7 @@ def _copied(file: Path, folder: Path) -> Path:
         partial.replace(target)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        full = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+        full = "the disk is full" if is_disk_full(error) else str(error.strerror)
         raise WeightsError(f"cannot copy {file} to {folder}: {full}") from error
     return target.resolve()
 
@@ -135,6 +134,8 @@ def check(spec: ModelSpec) -> None:
     if path.is_dir() or spec.kind is Kind.DETECTOR:
         return
     header = read_header(path)
+    if spec.kind is Kind.VAE:  # which base it is of is in no header
+        return
     try:
         found = recognise(header)
     except Unrecognised as error:

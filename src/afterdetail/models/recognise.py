@@ -62,6 +62,10 @@ def recognise(header: Header) -> Recognised:
     for prefix, name in OTHERS.items():
         if header.has(prefix):
             raise Unrecognised(f"it is {name}; {SERVED}")
+    if header.has("encoder.conv_in.") or header.has(f"{VAE}encoder."):
+        raise Unrecognised(
+            "it is an autoencoder alone; write an entry of kind 'vae' and name it as a model's vae"
+        )
     if any(name.endswith(ADAPTER_MARKS) for name in header.shapes):
         return Recognised(Kind.LORA, _base_of_lora(header))
     return Recognised(Kind.EMBEDDING, _base_of_embedding(header))

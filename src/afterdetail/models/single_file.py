@@ -19,8 +19,6 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from afterdetail.errors import WeightsError
@@ -30,6 +28,7 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.header import Header, read_header
 from afterdetail.models.networks import Target
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
+from afterdetail.models.tensors import read_tensors
 from afterdetail.models.tokenizer import PAD_OF_OPEN_CLIP, clip_tokenizer
 from afterdetail.options import Base
 
@@ -50,10 +49,26 @@ SCHEDULE: Mapping[str, Any] = {
 """The noise schedule of SD 1.x and SDXL alike (Rombach et al. 2022; Podell et al. 2023)."""
 
 
+SERVED = (architecture.UNET, architecture.VAE, "cond_stage_model.", "conditioner.")
+"""How the names of what is served begin; the rest are averages of training and the like."""
+
+
+def is_served(name: str) -> bool:
+    return name.startswith(SERVED)
+
+
 def load_single_file(
-    name: str, base: Base, file: Path, device: torch.device, dtype: torch.dtype
+    name: str,
+    base: Base,
+    file: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    vae: AutoencoderKL | None = None,
 ) -> DiffusionModel:
     """Read the networks of ``file`` into memory.
+
+    Args:
+        vae: takes the place of the file's own.
 
     Raises:
         WeightsError: the file is damaged, of another architecture or base, or lacks a part.
@@ -61,8 +76,9 @@ def load_single_file(
     header = read_header(file)
     found = _recognised(name, base, file, header)
     try:
-        return _Reader(name, header, load_file(file), Target(device, dtype)).read(found)
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        weights = read_tensors(file, dtype, is_served)
+        return _Reader(name, header, weights, Target(device, dtype), vae).read(found)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{name}: {file} is not laid out like a {base} checkpoint "
             f"({' '.join(str(error).split())[:200]}); download it again, or the full version of it"
@@ -90,6 +106,7 @@ class _Reader:
     header: Header
     weights: Tensors
     target: Target
+    vae: AutoencoderKL | None
 
     def read(self, found: Recognised) -> DiffusionModel:
         refiner, sdxl = found.kind is Kind.REFINER, found.base is Base.SDXL
@@ -98,7 +115,7 @@ class _Reader:
             name=self.name,
             base=found.base,
             unet=self._unet(found.base),
-            vae=self._vae(found.base),
+            vae=self.vae or self._vae(found.base),
             text_encoder=None if refiner else self._clip(architecture.CLIP_L[found.base]),
             tokenizer=None if refiner else clip_tokenizer(),
             text_encoder_2=self._open_clip(second) if sdxl else None,

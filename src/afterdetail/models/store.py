@@ -36,7 +36,7 @@ def locate(spec: ModelSpec) -> Path:
     """
     source = spec.source
     if source.hub is not None:
-        return _in_cache(source) or _missing_from_cache(spec)
+        return _in_cache(spec) or _missing_from_cache(spec)
     path = PACKAGE / source.package if source.package is not None else Path(source.path or "")
     if path.exists():
         return path
@@ -59,6 +59,8 @@ def pull(spec: ModelSpec, *, progress: bool = True) -> Path:
         path = locate(spec)
         verify(spec, path)
         return path
+    if spec.vae is not None:
+        pull(spec.vae, progress=progress)
     with _progress_bars(progress):
         wrong = _fetch(spec)
         if wrong:  # what was in the cache may have been damaged since: once more
@@ -74,7 +76,7 @@ def pull(spec: ModelSpec, *, progress: bool = True) -> Path:
 def _fetch(spec: ModelSpec) -> list[Path]:
     """Download what is not there yet; files whose checksum is wrong are removed and returned."""
     try:
-        files = _download(spec.source)
+        files = _download(spec)
     except Exception as error:  # the client's errors changed their bases from version to version
         raise _pull_failed(spec, error) from error
     wrong = [file for file in files if not _is_right(spec, file)]
@@ -105,12 +107,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _in_cache(source: Source) -> Path | None:
+def _in_cache(spec: ModelSpec) -> Path | None:
     """A hub model in the cache; None unless every file of it is there."""
+    source = spec.source
     if source.file is not None:
         return _cached(source, source.file)
     index = _cached(source, MODEL_INDEX)
-    return index.parent if index is not None and _is_whole(index) else None
+    return index.parent if index is not None and _is_whole(index, spec) else None
 
 
 def _cached(source: Source, file: str) -> Path | None:
@@ -120,9 +123,9 @@ def _cached(source: Source, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _is_whole(index: Path) -> bool:
+def _is_whole(index: Path, spec: ModelSpec) -> bool:
     """Whether a diffusers folder has all its components; weights come last, so they tell."""
-    folders = [index.parent / name for name in _components(index)]
+    folders = [index.parent / name for name in _components(index, spec)]
     return all(
         folder.is_dir() and (not (folder / "config.json").exists() or _has_weights(folder))
         for folder in folders
@@ -139,13 +142,14 @@ def _shards(index: Path) -> set[str]:
     return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
 
 
-def _components(index: Path) -> list[str]:
+def _components(index: Path, spec: ModelSpec) -> list[str]:
     """The sub-folders of a diffusers folder that are used: ``"unet": ["diffusers", "..."]``."""
+    unused = UNUSED | {"vae"} if spec.vae else UNUSED
     entries = json.loads(index.read_text(encoding="utf-8"))
     return [
         name
         for name, value in entries.items()
-        if isinstance(value, list) and None not in value and name not in UNUSED
+        if isinstance(value, list) and None not in value and name not in unused
     ]
 
 
@@ -176,16 +180,17 @@ def weights_of(files: Iterable[str]) -> list[str]:
     return half or list(matches)
 
 
-def _download(source: Source) -> list[Path]:
+def _download(spec: ModelSpec) -> list[Path]:
     """Fetch what is needed of a hub source; the weights files, wherever the cache has them."""
     from huggingface_hub import HfApi, hf_hub_download
 
+    source = spec.source
     hub, revision = str(source.hub), source.revision
     if source.file is not None:
         return [Path(hf_hub_download(hub, source.file, revision=revision))]
     index = Path(hf_hub_download(hub, MODEL_INDEX, revision=revision))
     names = HfApi().list_repo_files(hub, revision=revision)
-    needed = needed_files(names, _components(index))
+    needed = needed_files(names, _components(index, spec))
     return [Path(hf_hub_download(hub, name, revision=revision)) for name in needed]
 
 
@@ -246,6 +251,11 @@ def _unavailable(spec: ModelSpec, message: str) -> ModelUnavailable:
     )
 
 
+def is_disk_full(error: OSError) -> bool:
+    """Whether there is no room: on the disk, in a quota, or for one file of this size."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def _pull_failed(spec: ModelSpec, error: Exception) -> AfterdetailError:
     """The hub client's many errors in one line that says what to do."""
     from huggingface_hub import constants
@@ -259,7 +269,7 @@ def _pull_failed(spec: ModelSpec, error: Exception) -> AfterdetailError:
 
     head = f"cannot pull {spec.name} ({_what(spec)})"
     again = f"run again: afterdetail models pull {spec.name}"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and is_disk_full(error):
         return WeightsError(
             f"{head}: the disk is full; free some of {constants.HF_HUB_CACHE}, {again}"
         )

@@ -20,6 +20,8 @@ import torch
 
 from afterdetail.errors import WeightsError
 
+MAX_HEADER = 100_000_000
+"""Bytes: the format's own limit."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -79,6 +81,8 @@ def read_tensors(
 def _entries(stream: FileIO) -> list[Entry]:
     """The tensors in the order of the data."""
     length = int.from_bytes(stream.read(8), "little")
+    if length > MAX_HEADER:
+        raise ValueError("it has no header")
     header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
     found = [_entry(name, told, 8 + length) for name, told in header.items()]
@@ -88,12 +92,14 @@ def _entries(stream: FileIO) -> list[Entry]:
 def _entry(name: str, told: Mapping[str, Any], start: int) -> Entry:
     dtype, shape = DTYPES[told["dtype"]], tuple(told["shape"])
     begin, end = told["data_offsets"]
-    if end - begin != math.prod(shape) * dtype.itemsize:
+    if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError("a tensor's size does not fit its shape")
     return Entry(name, dtype, shape, start + begin, start + end)
 
 
 def _read(stream: FileIO, entry: Entry) -> torch.Tensor:
+    if entry.begin == entry.end:
+        return torch.empty(entry.shape, dtype=entry.dtype)
     # numpy asks the system for large pages, torch does not: a tenth of the page faults.
     memory = np.empty(entry.end - entry.begin, np.uint8)
     stream.seek(entry.begin)

@@ -119,6 +119,7 @@ def _load_in_background(
                 safety=settings.safety,
                 safety_threshold=settings.safety_threshold,
                 backend=settings.backend,
+                memory=settings.memory,
             )
             detailer.load()
         except BaseException as error:

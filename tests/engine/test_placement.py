@@ -1,0 +1,123 @@
+"""Networks that are on the device only while they are needed."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from afterdetail.engine.engine import Engine
+from afterdetail.engine.job import Job
+from afterdetail.engine.placement import TEXT, UNET, VAE, Resident, Visiting
+from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.loader import TILE, for_low_memory
+from afterdetail.types import RGB, Gray
+
+CPU = torch.device("cpu")
+
+
+class Device:
+    """Stands in for an accelerator: knows which copies of weights are alive on it."""
+
+    def __init__(self) -> None:
+        self.copies: list[tuple[int, weakref.ref[Any]]] = []
+
+    def upload(self, tensor: torch.Tensor, _: torch.device) -> torch.Tensor:
+        memory = np.array(tensor.numpy())  # it lives as long as any tensor made of it
+        self.copies.append((tensor.data_ptr(), weakref.ref(memory)))
+        return torch.from_numpy(memory)
+
+    def holds(self, network: torch.nn.Module) -> bool:
+        """Whether some of its weights are there; never only a part of them."""
+        alive = {home for home, copy in self.copies if copy() is not None}
+        homes = {parameter.data_ptr() for parameter in network.parameters()}
+        assert not alive & homes or homes <= alive
+        return bool(alive & homes)
+
+
+def networks_there(device: Device, model: DiffusionModel) -> set[str]:
+    return {name for name, network in model.networks.items() if device.holds(network)}
+
+
+@pytest.fixture
+def job(tiny: DiffusionModel, face: RGB, oval: Gray) -> Job:
+    return Job(tiny, face, oval, prompt="a woman", steps=3, strength=1.0, seed=5)
+
+
+def run(engine: Engine, *jobs: Job) -> list[RGB]:
+    numbers = [engine.add(job) for job in jobs]
+    results = {}
+    while not engine.idle:
+        results.update({done.number: done.outcome for done in engine.step()})
+    pictures = [results[number] for number in numbers]
+    assert all(isinstance(picture, np.ndarray) for picture in pictures), pictures
+    return pictures  # type: ignore[return-value]
+
+
+def test_nothing_moves_where_there_is_room(tiny: DiffusionModel) -> None:
+    placement = Resident()
+    assert placement.visiting(tiny, TEXT) is placement.settled(tiny) is tiny
+
+
+def test_visitors_are_copies_and_gone_when_let_go(tiny: DiffusionModel) -> None:
+    device = Device()
+    placement = Visiting(device.upload)
+    here = placement.visiting(tiny, VAE + TEXT)
+    assert networks_there(device, tiny) == {"vae", "text_encoder"}
+    assert here.unet is tiny.unet
+    assert here.vae is not tiny.vae
+    del here
+    assert networks_there(device, tiny) == set()
+
+
+def test_one_unet_is_there_at_a_time(tiny: DiffusionModel) -> None:
+    device = Device()
+    other = replace(tiny, unet=Visiting().visiting(tiny, UNET).unet)
+    for parameter in other.unet.parameters():
+        parameter.data = parameter.data.clone()
+    placement = Visiting(device.upload)
+    first = placement.settled(tiny)
+    assert placement.settled(tiny) is first
+    del first
+    placement.settled(other)
+    assert networks_there(device, tiny) == set()
+    assert networks_there(device, other) == {"unet"}
+
+
+def test_jobs_give_the_same_pixels_and_leave_only_their_unet_behind(job: Job) -> None:
+    device = Device()
+    before = {name: t.clone() for name, t in job.model.unet.state_dict().items()}
+    engine = Engine(placement=Visiting(device.upload))
+    jobs = [job, replace(job, seed=6, guidance_scale=1.0)]
+    assert np.array_equal(run(engine, *jobs), run(Engine(), *jobs))
+    assert networks_there(device, job.model) == {"unet"}
+    assert all(torch.equal(before[name], t) for name, t in job.model.unet.state_dict().items())
+    count = len(device.copies)
+    run(engine, job)  # its prompt is known, its UNet is there: only the autoencoder comes
+    assert len(device.copies) == count + 2 * len(list(job.model.vae.parameters()))
+
+
+def test_in_tiles_small_pictures_are_the_same_and_large_ones_nearly(
+    tiny: DiffusionModel, face: RGB
+) -> None:
+    """Each tile has means and variances of its own, where the whole has one for all: hence a
+    difference at all. Four tiles of 64 pixels overlap here, as those of 512 do in 1024."""
+    vae = Visiting().visiting(tiny, VAE).vae
+    low = for_low_memory(replace(tiny, vae=vae), CPU)
+    assert (low.vae.tile_sample_min_size, low.vae.use_tiling) == (TILE, True)
+    assert not tiny.vae.use_tiling
+    picture = torch.tensor(np.kron(face, np.ones((3, 3, 1), np.uint8))).permute(2, 0, 1)[None]
+    picture = torch.nn.functional.avg_pool2d(picture.float() / 127.5 - 1, 3, 1, 1)
+    with torch.inference_mode():
+        whole = tiny.vae.encode(picture).latent_dist.mean
+        expected = tiny.vae.decode(whole).sample
+        assert torch.equal(low.vae.encode(picture).latent_dist.mean, whole)
+        low.vae.tile_sample_min_size = 64
+        low.vae.tile_latent_min_size = 64 // low.latent_factor
+        found = low.vae.decode(low.vae.encode(picture).latent_dist.mean).sample
+    difference = (found - expected).abs() * 127.5
+    assert 0 < difference.mean() < 2.5  # of 255; 1.1 when this was written
