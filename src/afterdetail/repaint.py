@@ -157,6 +157,7 @@ class Brush:
             seed=target.seed,
             deadline=self.recipe.lifetime.deadline,
             soft=stage.soft_inpainting,
+            owner=self.recipe.lifetime,
         )
 
     def _wait(

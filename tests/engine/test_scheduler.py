@@ -12,8 +12,9 @@ def entry(
     key: str = "k",
     stage: Stage = Stage.DENOISE,
     deadline: float | None = None,
+    owner: str = "",
 ) -> Entry:
-    return Entry(number, model, rows, since, deadline, key, stage)
+    return Entry(number, model, rows, since, deadline, key, stage, owner=owner)
 
 
 def scheduler_of(*entries: Entry, **settings: float) -> Scheduler:
@@ -46,6 +47,14 @@ def test_codec_work_of_a_tick_is_bounded_and_first_come_first_served() -> None:
     waiting = [entry(n, stage=Stage.ENCODE, since=10 - n) for n in range(10)]
     tick = scheduler_of(*waiting, codec_limit=3).next_tick(20.0)
     assert numbers(tick.encode) == [9, 8, 7]
+
+
+def test_an_owner_with_one_job_does_not_wait_for_all_of_another() -> None:
+    running = [entry(1, owner="crowd")]
+    crowd = [entry(n, stage=Stage.ENCODE, owner="crowd") for n in range(2, 9)]
+    late = [entry(n, stage=Stage.ENCODE, since=5, owner=f"one {n}") for n in (20, 21)]
+    tick = scheduler_of(*running, *crowd, *late).next_tick(6.0)
+    assert numbers(tick.encode) == [20, 21, 2, 3]
 
 
 def test_newcomers_wait_while_the_rows_in_flight_leave_no_room() -> None:

@@ -104,6 +104,7 @@ class Engine:
             waiting_since=time.monotonic(),
             deadline=job.deadline,
             shape=_shape(job.model, job),
+            owner=job.owner,
         )
         self._slots[entry.number] = Slot(job, entry)
         self.scheduler.add(entry)

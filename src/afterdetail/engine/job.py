@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ class Job:
     whose timestep is below :data:`~afterdetail.engine.samplers.HAND_OVER`. ``soft`` repaints where
     the mask is v through the last v / 255 of the steps, instead of all or nothing. ``clip_skip``
     counts layers of the text encoders left out at their end; None: as many as the model says.
-    ``inversions`` are words that the prompts may have.
+    ``inversions`` are words that the prompts may have. Jobs of one ``owner``, a picture, begin in
+    turn with those of others.
     """
 
     model: DiffusionModel
@@ -42,6 +44,7 @@ class Job:
     clip_skip: int | None = None
     inversions: tuple[Inversion, ...] = ()
     soft: bool = False
+    owner: Hashable = None
 
     @property
     def guided(self) -> bool:

@@ -7,6 +7,7 @@ decodes a few, so that neither end of a job's life stalls the jobs in the middle
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,7 +26,7 @@ class Entry:
     ``model`` says which weights it needs; ``key`` which jobs it may share a UNet forward with,
     known once it is encoded; ``rows`` how many rows of that forward it takes; ``shape`` what its
     rows are like, in memory. ``waiting_since`` is when it arrived, later when a tick last advanced
-    it (seconds).
+    it (seconds). ``owner`` is whose job it is: owners come in in turn.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Entry:
     key: Hashable = None
     stage: Stage = Stage.ENCODE
     shape: Hashable = None
+    owner: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,14 @@ class Scheduler:
         self._turn_began = now
 
     def _newcomers(self, mine: list[Entry]) -> tuple[Entry, ...]:
-        """The longest waiting, as many as fit beside the jobs in flight; at least one when idle."""
+        """As many as fit beside the jobs in flight; at least one when idle.
+
+        The longest waiting first, but of owners those with the fewest jobs inside: a picture with
+        sixty faces does not keep one with a single face waiting for all of them.
+        """
         rows = sum(entry.rows for entry in mine if entry.stage is Stage.DENOISE)
         newcomers: list[Entry] = []
-        for entry in _oldest(mine, Stage.ENCODE)[: self.codec_limit]:
+        for entry in _in_turn(mine)[: self.codec_limit]:
             if rows and rows + entry.rows > self.limit_of(entry.shape):
                 break
             newcomers.append(entry)
@@ -151,6 +157,17 @@ def _waiting(entry: Entry) -> tuple[float, int]:
 
 def _arrival(entry: Entry) -> int:
     return entry.number
+
+
+def _in_turn(mine: Iterable[Entry]) -> list[Entry]:
+    """The entries not begun: every owner's first before anybody's second."""
+    entries = list(mine)
+    inside = Counter(entry.owner for entry in entries if entry.stage is not Stage.ENCODE)
+    turns: list[tuple[int, Entry]] = []
+    for entry in _oldest(entries, Stage.ENCODE):
+        turns.append((inside[entry.owner], entry))
+        inside[entry.owner] += 1
+    return [entry for _, entry in sorted(turns, key=lambda turn: (turn[0], _waiting(turn[1])))]
 
 
 def _oldest(entries: Iterable[Entry], stage: Stage) -> list[Entry]:
