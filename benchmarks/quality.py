@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
@@ -73,14 +73,18 @@ SETTINGS = (
 
 
 def find_cases(
-    portraits: Iterable[Portrait], detector: Detailer, count: int
+    portraits: Sequence[Portrait], detector: Detailer, count: int
 ) -> tuple[list[Case], int]:
-    """The first ``count`` degraded faces that are found, and how many were missed on the way."""
+    """The first ``count`` degraded faces that are found, and how many were missed on the way.
+
+    When all portraits have been tried, they are degraded in another way, up to three times.
+    """
     cases: list[Case] = []
     missed = 0
-    for portrait in portraits:
+    for again, portrait in itertools.product(range(3), portraits):
         truth = portrait.read()
-        soft = degrade(truth, portrait.box.height, np.random.default_rng(portrait.seed))
+        rng = np.random.default_rng(portrait.seed + again * 10**6)
+        soft = degrade(truth, portrait.box.height, rng)
         found = detector.detect(soft, detector=DETECTOR)
         good = [item for item in found if item.box.iou(portrait.box) > 0.2]
         missed += not good
@@ -200,8 +204,8 @@ def take(portraits: Path, count: int, models: str, settings: Sequence[Setting]) 
     everyone = read_portraits(portraits)
     folder = Path(afterdetail.__file__).parent / "models" / "tiny"
     with Detailer(models) as detailer:
-        cases, missed = find_cases((p for p in everyone if p.held_out), detailer, count)
-        others, _ = find_cases((p for p in everyone if not p.held_out), detailer, 24)
+        cases, missed = find_cases([p for p in everyone if p.held_out], detailer, count)
+        others, _ = find_cases([p for p in everyone if not p.held_out], detailer, 24)
         setting = best_unsharp(others)
         rows = [
             row("input", cases, lambda case: case.soft),

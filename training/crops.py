@@ -1,6 +1,6 @@
 """Cuts crops around the faces, sharp and degraded, as the after-detailer's regions are cut.
 
-    python -m training.crops PORTRAITS [--per-portrait 2] [--seed 0]
+    python -m training.crops PORTRAITS [--per-portrait 2] [--workers 1] [--seed 0]
 
 Writes ``{train,held}-{sharp,soft}.npy`` (uint8 ``(N, 128, 128, 3)``) and ``{train,held}.jsonl``
 (one record per crop: seed, caption, face box in the crop) to ``build/training/crops``.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,7 +46,12 @@ def cut(portrait: Portrait, rng: np.random.Generator) -> Crop:
 
 
 def pack(
-    portraits: Sequence[Portrait], name: str, folder: Path, per_portrait: int, seed: int
+    portraits: Sequence[Portrait],
+    name: str,
+    folder: Path,
+    per_portrait: int,
+    seed: int,
+    workers: int = 1,
 ) -> None:
     """Writes the crops of ``portraits``; the same seed gives the same arrays."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,14 +60,22 @@ def pack(
         open_memmap(folder / f"{name}-{kind}.npy", mode="w+", dtype=np.uint8, shape=shape)
         for kind in ("sharp", "soft")
     ]
-    with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as records:
-        for index in tqdm(range(shape[0]), desc=name, mininterval=2):
-            portrait = portraits[index % len(portraits)]
-            rng = np.random.default_rng((seed, portrait.seed, index // len(portraits)))
-            crop = cut(portrait, rng)
+    drawn = [(p, (seed, p.seed, again)) for again in range(per_portrait) for p in portraits]
+    with (
+        (folder / f"{name}.jsonl").open("w", encoding="utf-8") as records,
+        ProcessPoolExecutor(workers) as pool,
+    ):
+        made = pool.map(_cut_drawn, drawn, chunksize=16) if workers > 1 else map(_cut_drawn, drawn)
+        for index, crop in enumerate(tqdm(made, desc=name, total=len(drawn), mininterval=2)):
+            portrait = drawn[index][0]
             arrays[0][index], arrays[1][index] = crop.sharp, crop.soft
             record = {"seed": portrait.seed, "caption": portrait.caption, "face": asdict(crop.face)}
             records.write(json.dumps(record) + "\n")
+
+
+def _cut_drawn(drawn: tuple[Portrait, tuple[int, ...]]) -> Crop:
+    portrait, seeds = drawn
+    return cut(portrait, np.random.default_rng(seeds))
 
 
 def crop_seeds(folder: Path, name: str) -> list[int]:
@@ -100,12 +114,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
     parser.add_argument("--per-portrait", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     portraits = read_portraits(given.portraits)
     for name, held in (("held", True), ("train", False)):
         chosen = [portrait for portrait in portraits if portrait.held_out == held]
-        pack(chosen, name, CROPS, 1 if held else given.per_portrait, given.seed)
+        pack(chosen, name, CROPS, 1 if held else given.per_portrait, given.seed, given.workers)
 
 
 if __name__ == "__main__":

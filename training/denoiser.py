@@ -91,6 +91,13 @@ class Denoiser(nn.Module):
         return noise
 
 
+def empty_tokens() -> Tensor:
+    """``(1, 77)``: no caption."""
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+    tokens: Tensor = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
+    return tokens
+
+
 def load_denoiser(checkpoint: Path = CHECKPOINT) -> Denoiser:
     """The averaged weights of a run."""
     weights = torch.load(checkpoint, weights_only=True)["average"]
@@ -142,7 +149,7 @@ class Batches:
         self.soft = np.load(folder / f"{name}-soft.npy", mmap_mode="r")
         lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
-        self.faces = torch.stack([_inside(record["face"]) for record in records])
+        self.faces = torch.stack([inside(record["face"]) for record in records])
         tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
         captions = [record["caption"] for record in records]
         self.tokens = tokenizer(
@@ -170,7 +177,7 @@ class Batches:
         return Batch(self.encode(sharp), self.encode(soft), faces, tokens)
 
 
-def _inside(face: dict[str, float]) -> Tensor:
+def inside(face: dict[str, float]) -> Tensor:
     """``(1, h, w)``: 1 inside a box in pixels of the crop."""
     inside = torch.zeros(1, SIZE // 2, SIZE // 2)
     x0, y0, x1, y1 = (round(face[edge] / 2) for edge in ("x0", "y0", "x1", "y1"))
@@ -253,7 +260,8 @@ def main() -> None:
     model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if given.initial is not None:
         start_from(model, given.initial)
-    plan = Plan(given.steps, given.rate, average=0.995, save_every=50)
+    average = max(0.995, 1 - 20 / given.steps)
+    plan = Plan(given.steps, given.rate, average=average, save_every=50)
     run = Run(model, plan, CHECKPOINT, given.seed)
     loss = DenoiserLoss(model)
     run.train(lambda generator: loss(batches.draw(generator), generator))

@@ -1,0 +1,52 @@
+"""All of it, one command after the other.
+
+    python -m training PORTRAITS                                    a few hours on two cores
+    python -m training PORTRAITS --device cuda --batch 256 --steps 20000 --per-portrait 8
+
+Goes on where it was stopped; writes the model to ``build/training/tiny``. Look at it before it
+replaces the one in the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from training.crops import CROPS
+
+OUT = Path("build/training/tiny")
+
+
+def commands(given: argparse.Namespace) -> list[list[str]]:
+    """The modules to run, with their arguments. Crops that are there already are kept."""
+    portraits, workers = str(given.portraits), str(given.workers)
+    crops = ["crops", portraits, "--per-portrait", str(given.per_portrait), "--workers", workers]
+    denoiser = ["denoiser", "--steps", str(given.steps), "--batch", str(given.batch)]
+    return [
+        *([] if (CROPS / "train.jsonl").exists() else [crops]),
+        ["attributes", portraits],
+        ["autoencoder"],
+        ["evaluate"],
+        [*denoiser, "--device", given.device],
+        ["preview"],
+        ["export", str(OUT)],
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--per-portrait", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
+    for command in commands(parser.parse_args()):
+        print(f"training.{' '.join(command)}", flush=True)
+        subprocess.run([sys.executable, "-m", f"training.{command[0]}", *command[1:]], check=True)
+
+
+if __name__ == "__main__":
+    main()
