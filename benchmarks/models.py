@@ -19,10 +19,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from afterdetail.models.catalogue import Kind, ModelSpec, Source
+from afterdetail.models.catalogue import Kind, ModelSpec, Source, built_in
 from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.loader import ModelPool, load_model
+from afterdetail.models.loader import ModelPool, load_model, resident_bytes
 from afterdetail.models.lora import with_loras
 from afterdetail.models.single_file import load_single_file
 from afterdetail.options import Base
@@ -31,6 +31,7 @@ LAYOUT = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "models" / "or
 CPU = torch.device("cpu")
 RUNS = 5
 RANK = 16
+CHANGES = 1000
 TEXT = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -162,6 +163,23 @@ def measure_lora(file: Path) -> None:
     print(f"| change to a set that is in memory | {again * 1e3:.1f} ms |")
 
 
+def measure_changes(_: Path) -> None:
+    """1,000 sets of LoRAs one after the other, on the small model that comes with the package."""
+    base = built_in().find(Kind.BASE, "tiny")
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_model(base, CPU, torch.float32)
+        line = random_lora(model, Path(folder) / "line.safetensors")
+        lora = ModelSpec("line", Kind.LORA, Source(path=str(line)), Base.SD15)
+        pool = ModelPool(CPU, limit=4 * resident_bytes([model]))
+        taken: list[int] = []
+        for number in range(1, CHANGES + 1):
+            pool.get(base, frozenset({LoraUse(lora, number / CHANGES)}))
+            taken.append(_anonymous())
+    early, late = taken[CHANGES // 10], taken[-1]
+    change = f"{(late - early) / 1e6:+.1f} MB, of {late / 1e6:.0f} MB"
+    print(f"| memory from LoRA change {CHANGES // 10} to {CHANGES}, small model | {change} |")
+
+
 def measure_step(file: Path) -> None:
     model = load_single_file("a", Base.SD15, file, CPU, torch.float32)
     latents, text = torch.randn(1, 4, 64, 64), torch.randn(1, 77, 768)
@@ -174,6 +192,7 @@ PARTS = {
     "load": measure_load,
     "memory": measure_memory,
     "lora": measure_lora,
+    "changes": measure_changes,
     "step": measure_step,
 }
 
