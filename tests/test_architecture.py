@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"recipes"}),
     frozenset({"targets"}),
     frozenset({"repaint"}),
+    frozenset({"flow"}),
     frozenset({"pipeline"}),
     frozenset({"schema"}),
     frozenset({"server"}),

@@ -1,9 +1,8 @@
-"""The whole way: picture -> detections -> masks -> regions -> jobs -> patches -> composite."""
+"""The library's door: options in, every name in them looked up, and :mod:`afterdetail.flow`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,13 +16,13 @@ from afterdetail.config import BackendName
 from afterdetail.detectors.base import Detector
 from afterdetail.detectors.combine import combine
 from afterdetail.detectors.registry import find_detector, load_detector
-from afterdetail.detectors.select import by_score, select
 from afterdetail.engine.backend import make_backend
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.placement import Placement, Resident, Visiting
 from afterdetail.engine.scheduler import Scheduler
 from afterdetail.engine.service import EngineService
 from afterdetail.errors import InvalidInput
+from afterdetail.flow import Flow, Turn
 from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, load_catalogue
@@ -31,14 +30,12 @@ from afterdetail.models.loader import ModelPool, pick_device
 from afterdetail.models.pipe import PipePool, catalogue_of, model_of
 from afterdetail.models.stats import PoolStats
 from afterdetail.options import DetailOptions, parse_options
-from afterdetail.recipes import Recipe, make_recipe
-from afterdetail.repaint import Brush, Fate, Stopwatch, check_any_inpainted, tell
-from afterdetail.results import DetailedObject, DetailResult, DryRun, Found, Listener
+from afterdetail.recipes import make_recipe
+from afterdetail.repaint import Stopwatch
+from afterdetail.results import DetailResult, DryRun, Listener
 from afterdetail.safety.policy import THRESHOLD, make_policy
 from afterdetail.stages import Stage, as_stage, parse_stages
-from afterdetail.targets import Plan, Sight, make_plan
-from afterdetail.types import RGB, Box, Detection, Mask, Picture, Size
-from afterdetail.waves import waves
+from afterdetail.types import Detection, Picture, Size
 
 ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
 """What the library takes for a picture: PIL, uint8 ``(H, W[, 3 or 4])``, or a file's path."""
@@ -47,16 +44,13 @@ DETERMINISTIC_ROWS = 2
 """Rows of every forward when results must be exact: those of one guided job."""
 LONG_TURN = 5.0
 """Seconds a model keeps the engine where each turn begins with fetching its UNet."""
-FINDING = frozenset({"detector", "confidence", "max_num_detections", "union_masks", "tile"})
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One stage of a call, ready to begin: number, recipe, and what finds its objects."""
-
-    number: int
-    recipe: Recipe
-    detector: Detector
+FINDING = frozenset(
+    {
+        *("detector", "confidence", "tile", "max_num_detections", "k_largest", "order"),
+        *("min_area_ratio", "max_area_ratio", "union_masks", "objects"),
+    }
+)
+"""Options that say which objects: none of them for a mask of the caller's own."""
 
 
 class Detailer:
@@ -208,7 +202,7 @@ class Detailer:
         with watch("decode"):
             picture = from_any(image)
         turns = self._turns(picture, parsed, lifetime or Lifetime(), find_detector)
-        return self._detail(picture, turns, watch, listener)
+        return self._flow.detail(picture, turns, watch, listener)
 
     def dry_run(
         self,
@@ -223,7 +217,7 @@ class Detailer:
         """
         picture = from_any(image)
         parsed = parse_stages(stages, options)
-        return self._dry_run(picture, self._turns(picture, parsed, Lifetime(), find_detector))
+        return self._flow.dry_run(picture, self._turns(picture, parsed, Lifetime(), find_detector))
 
     def detect(
         self,
@@ -265,11 +259,7 @@ class Detailer:
             given = "an empty mask" if drawn.empty else "a mask of {}x{}".format(*drawn.size)
             message = f"{given}: it must have the picture's size, {picture.size}, and a bright part"
             raise InvalidInput("mask_invalid", message, field="mask")
-        shape = Detection("mask", 1.0, Box(*map(float, drawn.box)))
-        plan = make_plan(Sight((shape,), {0: drawn}, {}), recipe)
-        canvas = picture.rgb.copy()
-        fates = self._repaint(canvas, plan, recipe, watch)
-        return _result(picture, canvas, tell([shape], plan, fates), fates, watch)
+        return self._flow.inpaint(picture, drawn, recipe, watch)
 
     def run(
         self,
@@ -290,11 +280,11 @@ class Detailer:
         """
         stages = [as_stage(options)] if isinstance(options, DetailOptions) else options
         turns = self._turns(picture, stages, lifetime or Lifetime(), served_detector)
-        return self._detail(picture, turns, Stopwatch(), listener)
+        return self._flow.detail(picture, turns, Stopwatch(), listener)
 
     def look(self, picture: Picture, stages: Sequence[Stage], lifetime: Lifetime) -> DryRun:
         """The server's door to :meth:`dry_run`."""
-        return self._dry_run(picture, self._turns(picture, stages, lifetime, served_detector))
+        return self._flow.dry_run(picture, self._turns(picture, stages, lifetime, served_detector))
 
     def _turns(
         self,
@@ -313,77 +303,9 @@ class Detailer:
             for number, stage in enumerate(stages)
         ]
 
-    def _detail(
-        self,
-        picture: Picture,
-        turns: Sequence[Turn],
-        watch: Stopwatch,
-        listener: Listener | None = None,
-    ) -> DetailResult:
-        canvas = picture.rgb.copy()
-        objects: list[DetailedObject] = []
-        fates: list[Fate] = []
-        for turn in turns:
-            # Options of single objects are for those of a dry run, and it saw the picture as it is.
-            sight = self._look(picture.rgb if turn.recipe.stage.objects else canvas, turn, watch)
-            with watch("mask"):
-                plan = make_plan(sight, turn.recipe)
-            if listener:
-                listener(Found(turn.number, len(turns), len(sight.found), len(plan.targets)))
-            done = self._repaint(canvas, plan, turn.recipe, watch, turn.number, listener)
-            objects += tell(sight.found, plan, done, turn.number)
-            fates += done
-        check_any_inpainted(fates)
-        return _result(picture, canvas, objects, fates, watch)
-
-    def _dry_run(self, picture: Picture, turns: Sequence[Turn]) -> DryRun:
-        objects: list[DetailedObject] = []
-        drawn: list[Mask] = []
-        for turn in turns:
-            sight = self._look(picture.rgb, turn, Stopwatch())
-            plan = make_plan(sight, turn.recipe)
-            told = tell(sight.found, plan, (), turn.number)
-            objects += [one if _is_certain(one, turn) else replace(one, seed=None) for one in told]
-            drawn += [target.mask for target in plan.targets]
-        return DryRun(picture, tuple(objects), tuple(drawn))
-
-    def _look(self, rgb: RGB, turn: Turn, watch: Stopwatch) -> Sight:
-        """Find the objects of a stage and draw those that it is for."""
-        stage, size = turn.recipe.stage, (rgb.shape[1], rgb.shape[0])
-        turn.recipe.lifetime.check()
-        with watch("detect"):
-            found = tuple(by_score(turn.detector.detect(rgb, stage.confidence)))
-        with watch("mask"):
-            chosen = select(found, size, stage, self.max_objects)
-            drawn = {number: masks.draw(found[number], size) for number in chosen.kept}
-        return Sight(found, drawn, chosen.left_out)
-
-    def _repaint(
-        self,
-        canvas: RGB,
-        plan: Plan,
-        recipe: Recipe,
-        watch: Stopwatch,
-        stage: int = 0,
-        listener: Listener | None = None,
-    ) -> list[Fate]:
-        """Repaint a plan's targets into the canvas, wave after wave."""
-        with watch("load"):
-            models = {
-                choice: self._pool.load(choice)
-                for choice in {target.wish.choice for target in plan.targets}
-            }
-        brush = Brush(self._engine, models, recipe, self._safety, stage, listener)
-        fates: list[Fate] = []
-        for wave in waves([target.mask for target in plan.targets]):
-            fates += brush.paint(canvas, [plan.targets[index] for index in wave], watch)
-        return fates
-
-
-def _is_certain(item: DetailedObject, turn: Turn) -> bool:
-    """Whether the next call would use the same seed."""
-    own = turn.recipe.stage.objects.get(item.id)
-    return turn.recipe.stage.seed is not None or (own is not None and own.seed is not None)
+    @property
+    def _flow(self) -> Flow:
+        return Flow(self._engine, self._pool, self._safety, self.max_objects)
 
 
 def _placement(pool: ModelPool) -> Placement:
@@ -391,19 +313,7 @@ def _placement(pool: ModelPool) -> Placement:
     return Visiting() if pool.low_memory and pool.device.type != "cpu" else Resident()
 
 
-def _result(
-    picture: Picture,
-    canvas: RGB,
-    objects: Sequence[DetailedObject],
-    fates: Sequence[Fate],
-    watch: Stopwatch,
-) -> DetailResult:
-    detailed = Picture(canvas, picture.alpha, picture.icc_profile)
-    refused = sum(fate.refused for fate in fates)
-    return DetailResult(detailed, tuple(objects), watch.seconds, refused)
-
-
 def served_detector(names: str, catalogue: Catalogue, tile: int | None = None) -> Detector:
     """The detector of catalogue names divided by commas; never of a file."""
-    parts = [name.strip() for name in names.split(",")]
+    parts = dict.fromkeys(name.strip() for name in names.split(","))
     return combine([load_detector(part, catalogue) for part in parts], tile)
