@@ -150,6 +150,10 @@ class Settings(BaseSettings):
     """`on`: a classifier looks at each repainted crop; a refused one is left as it was."""
     safety_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     """The classifier's score from which a crop is refused."""
+    safety_folder: Path | None = None
+    """Folder of Stable Diffusion's own checker (config.json, model.safetensors), asked too."""
+    safety_adjustment: float = 0
+    """Added to that checker's scores, which refuse above 0: 0.02 is strict, -0.02 lenient."""
 
     state_dir: Path = Field(default_factory=default_state_dir)
     """Folder for the jobs and results of the asynchronous form; made when first needed."""

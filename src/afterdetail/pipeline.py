@@ -33,7 +33,7 @@ from afterdetail.options import DetailOptions, parse_options
 from afterdetail.recipes import make_recipe
 from afterdetail.repaint import Stopwatch
 from afterdetail.results import DetailResult, DryRun, Listener
-from afterdetail.safety.policy import THRESHOLD, make_policy
+from afterdetail.safety.policy import THRESHOLD, SafetyPolicy, as_policy
 from afterdetail.stages import Stage, as_stage, parse_stages
 from afterdetail.types import Detection, Picture, Size
 
@@ -67,7 +67,8 @@ class Detailer:
             cost of the speed of batching.
         max_objects: most objects repainted in one picture; the others are skipped.
         safety: ``"on"``: what an offline classifier takes for not safe for work is not put into the
-            picture. Off by default: these are your own pictures; the server has it on.
+            picture. Off by default: these are your own pictures; the server has it on. Or a policy
+            of your own.
         safety_threshold: the score, 0..1, from which the classifier's word counts.
         backend: what runs the UNet: ``"eager"``, ``"graphs"`` (CUDA), ``"openvino"`` (CPU, needs
             the extra ``openvino``; compiles for some seconds, then takes two thirds of the time:
@@ -89,19 +90,17 @@ class Detailer:
         *,
         deterministic: bool = False,
         max_objects: int = 64,
-        safety: Literal["on", "off"] = "off",
+        safety: Literal["on", "off"] | SafetyPolicy = "off",
         safety_threshold: float = THRESHOLD,
         backend: BackendName | None = None,
         memory: Literal["high", "low"] = "high",
         pool: ModelPool | None = None,
     ) -> None:
-        if safety not in ("on", "off"):
-            raise InvalidInput("safety_unknown", f"safety is 'on' or 'off', not {safety!r}")
         if memory not in ("high", "low"):
             raise InvalidInput("memory_unknown", f"memory is 'high' or 'low', not {memory!r}")
         self.catalogue = models if isinstance(models, Catalogue) else load_catalogue(models)
         self.max_objects = max_objects
-        self._safety = make_policy(safety, safety_threshold)
+        self._safety = as_policy(safety, safety_threshold)
         low = memory == "low"
         self._pool = pool or ModelPool(pick_device(device), low_memory=low)
         self._engine = EngineService(
@@ -121,7 +120,7 @@ class Detailer:
         *,
         deterministic: bool = False,
         max_objects: int = 64,
-        safety: Literal["on", "off"] = "off",
+        safety: Literal["on", "off"] | SafetyPolicy = "off",
     ) -> Self:
         """A detailer that paints with the networks of a diffusers pipeline of yours.
 

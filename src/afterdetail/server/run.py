@@ -9,12 +9,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
 from afterdetail.config import Settings, load_settings
 from afterdetail.models.catalogue import Catalogue, load_catalogue
+from afterdetail.safety.policy import SafetyPolicy, make_policy
 from afterdetail.server import logs
 from afterdetail.server.app import Page, create_app
 from afterdetail.server.auth import check_exposure
@@ -116,8 +117,7 @@ def _load_in_background(
                 device,
                 deterministic=settings.deterministic,
                 max_objects=settings.max_objects,
-                safety=settings.safety,
-                safety_threshold=settings.safety_threshold,
+                safety=_safety(settings),
                 backend=settings.backend,
                 memory=settings.memory,
             )
@@ -129,6 +129,16 @@ def _load_in_background(
 
     threading.Thread(target=load, name="load-models", daemon=True).start()
     return loading
+
+
+def _safety(settings: Settings) -> SafetyPolicy | Literal["off"]:
+    policy = make_policy(
+        settings.safety,
+        settings.safety_threshold,
+        settings.safety_folder,
+        settings.safety_adjustment,
+    )
+    return policy or "off"
 
 
 def _stop_if_failed(loading: Future[Detailer], server: uvicorn.Server) -> None:

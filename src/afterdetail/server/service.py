@@ -151,9 +151,7 @@ class Service:
 
     async def _answer(self, request: Request, lifetime: Lifetime) -> Response:
         incoming, _, permit = await self.receive(request)
-        return await self.while_connected(
-            request, self.start(incoming, permit, lifetime), lifetime
-        )
+        return await self.while_connected(request, self.start(incoming, permit, lifetime), lifetime)
 
     async def receive(self, request: Request) -> tuple[Incoming, bytes, Permit]:
         """Let a request in and read it: what it says, its body, and its permit."""
