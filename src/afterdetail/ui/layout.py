@@ -74,6 +74,7 @@ def lay_out(catalogue: Catalogue) -> Parts:
         label="This visit's pictures",
         columns=6,
         fit_columns=False,
+        height="auto",
         object_fit="contain",
         buttons=["download", "fullscreen"],
         interactive=False,

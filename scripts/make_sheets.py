@@ -1,0 +1,109 @@
+"""Draw the pictures of docs/parameters.md: a strip for each parameter, a crop for each value.
+
+    python scripts/make_sheets.py [NAME...]
+
+What is repainted is so by the embedded model: after it has been trained again, run this again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from afterdetail import Detailer, regions
+from afterdetail.images import from_any, to_pil
+from afterdetail.results import DryRun
+from afterdetail.types import Picture, PixelBox
+from afterdetail.ui.drawing import sketch
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "parameters"
+PHOTO = ROOT / "tests" / "data" / "photos" / "skimage_astronaut.png"
+FACE = PixelBox(150, 30, 310, 190)
+SIDE, LABEL, GAP = 168, 22, 6
+"""Pixels of one crop, of the line above it, and between crops."""
+
+COMMON: Mapping[str, Any] = {
+    "prompt": "a photo of a woman",
+    "strength": 0.5,
+    "cfg_scale": 1.5,
+    "seed": 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Values of one option, with what else is set. ``masks``: draw the masks, repaint nothing."""
+
+    option: str
+    values: tuple[object, ...]
+    masks: bool = False
+    also: Mapping[str, Any] = field(default_factory=dict)
+    crop: PixelBox = FACE
+
+
+SHEETS = (
+    Sheet("strength", (0.2, 0.4, 0.6, 0.8, 1.0)),
+    Sheet("steps", (2, 5, 10, 20, 50), also={"strength": 0.8}),
+    Sheet("sampler", ("DDIM", "K_EULER", "K_EULER_ANCESTRAL", "UNI_PC", "LCM")),
+    Sheet("cfg_scale", (1.0, 2.0, 4.0, 7.5, 15.0)),
+    Sheet("seed", (1, 2, 3, 4, 5), also={"strength": 0.8}),
+    Sheet("detector", ("face_full_mediapipe", "face_mesh_mediapipe", "eyes_mesh_mediapipe"), True),
+    Sheet("mask_dilation", (-24, 0, 4, 24, 48), True),
+    Sheet("mask_blur", (0, 4, 8, 16, 32), True),
+    Sheet("mask_offset_y", (-32, 0, 32), True),
+    Sheet("invert_masks", (False, True), True, crop=PixelBox(0, 0, 512, 512)),
+)
+
+
+def main(wanted: list[str]) -> None:
+    """Draw the sheets of these options; of all, if none is named."""
+    FOLDER.mkdir(exist_ok=True)
+    picture = from_any(PHOTO)
+    with Detailer(models="tiny", backend="eager") as detailer:
+        for sheet in SHEETS:
+            if not wanted or sheet.option in wanted:
+                crops = [_crop(detailer, picture, sheet, value) for value in sheet.values]
+                _save(sheet, crops)
+        if not wanted or "mask_padding" in wanted:
+            _save_padding(detailer, picture)
+
+
+def _crop(detailer: Detailer, picture: Picture, sheet: Sheet, value: object) -> Image.Image:
+    options = {**COMMON, **sheet.also, sheet.option: value}
+    if sheet.masks:
+        masks = detailer.dry_run(PHOTO, **options).masks
+        return Image.fromarray(sketch(DryRun(picture, (), masks)).drawn).crop(sheet.crop)
+    return to_pil(detailer.detail(PHOTO, **options).picture).crop(sheet.crop)
+
+
+def _save_padding(detailer: Detailer, picture: Picture) -> None:
+    """What the model sees of the picture: the box of the mask and its context."""
+    values = (0, 16, 32, 64, 128)
+    (mask,) = detailer.dry_run(PHOTO).masks
+    (spec,) = detailer.catalogue.bases().values()
+    seen = [
+        to_pil(picture).crop(regions.plan(mask.box, picture.size, value, spec.sizes).context)
+        for value in values
+    ]
+    _save(Sheet("mask_padding", values), seen)
+
+
+def _save(sheet: Sheet, crops: list[Image.Image]) -> None:
+    width = len(crops) * (SIDE + GAP) - GAP
+    strip = Image.new("RGB", (width, SIDE + LABEL), "white")
+    pen, font = ImageDraw.Draw(strip), ImageFont.load_default(size=14)
+    for number, (value, crop) in enumerate(zip(sheet.values, crops, strict=True)):
+        left = number * (SIDE + GAP)
+        pen.text((left + SIDE / 2, LABEL / 2), str(value), "black", font, anchor="mm")
+        strip.paste(crop.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, LABEL))
+    strip.save(FOLDER / f"{sheet.option}.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
