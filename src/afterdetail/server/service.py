@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,10 +27,9 @@ from afterdetail.errors import (
 )
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.stats import PoolStats
-from afterdetail.schema.request import ImageEncoding
-from afterdetail.schema.response import AdetailerResponse
 from afterdetail.schema.translate import Incoming, parse_request, resolve
 from afterdetail.server.admission import Admission, Limits, Permit
+from afterdetail.server.answers import header_list, to_response
 from afterdetail.server.body import check_headers, read_body
 from afterdetail.server.fetch import Fetcher
 from afterdetail.server.metrics import Metrics
@@ -46,8 +43,6 @@ if TYPE_CHECKING:
     from afterdetail.results import DetailResult
 
 T = TypeVar("T")
-
-MAX_IGNORED_SHOWN = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,7 +272,7 @@ class Service:
         result = detailer.run(picture, options, lifetime)
         response = to_response(result, request.image_encoding)
         if incoming.ignored:
-            response.headers["X-Ignored-Fields"] = _header_list(incoming.ignored)
+            response.headers["X-Ignored-Fields"] = header_list(incoming.ignored)
         return result, response
 
 
@@ -348,26 +343,3 @@ def decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
     except InvalidInput as error:
         error.field = field
         raise
-
-
-def to_response(result: DetailResult, encoding: ImageEncoding) -> Response:
-    """The picture and the counts as JSON; objects that failed are told in a header."""
-    image = None
-    if not result.withheld:
-        data = images.encode(result.picture, encoding.value)
-        image = base64.b64encode(data).decode("ascii")
-    body = AdetailerResponse(
-        image_b64=image,
-        num_objects_inpainted=result.num_objects_inpainted,
-        num_objects_detected=result.num_objects_detected,
-        num_removed_for_safety=result.num_removed_for_safety,
-    )
-    failed = result.num_objects_failed
-    headers = {"X-Objects-Failed": str(failed)} if failed else None
-    return Response(body.model_dump_json(), headers=headers, media_type="application/json")
-
-
-def _header_list(names: tuple[str, ...]) -> str:
-    """Names that a client made up, as a header can carry them."""
-    shown = [quote(name[:64], safe="") for name in names[:MAX_IGNORED_SHOWN]]
-    return ", ".join(shown + ["..."] * (len(names) > MAX_IGNORED_SHOWN))
