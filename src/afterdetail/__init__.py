@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from afterdetail.errors import AfterdetailError
     from afterdetail.options import DetailOptions, LibraryOptions
     from afterdetail.pipeline import Detailer
-    from afterdetail.results import DetailedObject, DetailResult, Outcome
+    from afterdetail.results import DetailedObject, DetailResult, DryRun, Outcome
+    from afterdetail.stages import Stage
     from afterdetail.types import Box, Detection
 
 __version__ = "0.1.0"
@@ -29,8 +30,10 @@ __all__ = [
     "DetailedObject",
     "Detailer",
     "Detection",
+    "DryRun",
     "LibraryOptions",
     "Outcome",
+    "Stage",
 ]
 
 _HOME = {
@@ -41,8 +44,10 @@ _HOME = {
     "DetailedObject": "results",
     "Detailer": "pipeline",
     "Detection": "types",
+    "DryRun": "results",
     "LibraryOptions": "options",
     "Outcome": "results",
+    "Stage": "stages",
 }
 
 

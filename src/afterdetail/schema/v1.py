@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
@@ -111,16 +113,13 @@ class DetailResponse(BaseModel):
     """Seconds by kind of work."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """A request as it came: its stages, and its picture or where to fetch it."""
 
-    def __init__(self, request: CallRequest, picture: bytes | None) -> None:
-        self.request = request
-        self.picture = picture
-        try:
-            self.stages = request.all_stages()
-        except ValidationError as error:
-            raise RequestInvalid(problems_of(error)) from None
+    request: CallRequest
+    picture: bytes | None
+    stages: tuple[Stage, ...]
 
     @property
     def address(self) -> str | None:
@@ -170,19 +169,21 @@ def _value(kind: type[CallRequest], name: str, text: str) -> Any:
         return text  # whose validation says what is wrong
 
 
-def _structured(kind: type[CallRequest]) -> set[str]:
+@cache  # of two entries
+def _structured(kind: type[CallRequest]) -> frozenset[str]:
     """The fields that have no text as their value."""
     texts = {"string", "null"}
-    return {
+    return frozenset(
         name
         for name, schema in kind.model_json_schema()["properties"].items()
         if not {item.get("type", "string") for item in schema.get("anyOf", [schema])} <= texts
-    }
+    )
 
 
 def _call(kind: type[CallRequest], values: dict[str, Any], picture: bytes | None) -> Call:
     try:
         request = kind.model_validate(values)
+        stages = request.all_stages()
     except ValidationError as error:
         raise RequestInvalid(problems_of(error)) from None
     given = [picture, request.init_image, request.init_image_url]
@@ -192,7 +193,7 @@ def _call(kind: type[CallRequest], values: dict[str, Any], picture: bytes | None
     if request.init_image is not None:
         picture = decode_base64(request.init_image)
         request = request.model_copy(update={"init_image": None})
-    return Call(request, picture)
+    return Call(request, picture, stages)
 
 
 def report(item: DetailedObject) -> ObjectReport:

@@ -25,7 +25,7 @@ from afterdetail.schema.a1111_args import AdetailerArgs
 from afterdetail.schema.a1111_samplers import SAMPLERS
 from afterdetail.schema.v1 import report
 from afterdetail.server.admission import Permit
-from afterdetail.server.calls import Effort, receive, take_turn
+from afterdetail.server.calls import WORK_OF_LOOKING, Effort, receive, take_turn
 from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import Withheld
 from afterdetail.types import Picture, Size
@@ -49,7 +49,7 @@ class WebUI:
             if call.stages:
                 self.service.admission.know(permit, Effort.of(call.stages))
             else:
-                permit.work = 0.0
+                permit.work = WORK_OF_LOOKING
             work = self.service.begin(self._detail(call, permit, lifetime), permit)
             return await self.service.while_connected(request, work, lifetime)
 

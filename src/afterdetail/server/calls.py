@@ -21,6 +21,10 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 
+WORK_OF_LOOKING = 1.0
+"""Row-steps that a detector is counted as: none of the engine's, but it takes its time, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """All stages together, as admission counts one request's work: in steps of guided jobs."""

@@ -28,7 +28,7 @@ from afterdetail.schema.v1 import (
 from afterdetail.server import multipart
 from afterdetail.server.admission import Permit
 from afterdetail.server.body import media_type
-from afterdetail.server.calls import Effort, receive, take_turn
+from afterdetail.server.calls import WORK_OF_LOOKING, Effort, receive, take_turn
 from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import EVENTS, JSON, detailed, seen, wanted
 from afterdetail.server.v1_stream import EventStream, events
@@ -53,7 +53,7 @@ class Doors:
         with self.service.door.inside():
             parse = partial(_parse, request, DetectRequest)
             call, permit, lifetime = await receive(self.service, request, parse, OTHER_BODIES)
-            permit.work = 0.0  # a detector's work is not the engine's
+            permit.work = WORK_OF_LOOKING * len(call.stages)
             work = self.service.begin(self._detect(call, permit, lifetime, wanted(request)), permit)
             return await self.service.while_connected(request, work, lifetime)
 
