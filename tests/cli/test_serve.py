@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
+from afterdetail.cli.main import main
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -62,3 +64,11 @@ def test_the_world_is_not_served_without_tokens(run: Run) -> None:
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
     assert "AFTERDETAIL_TOKENS" in line
+
+
+def test_a_page_without_its_extra_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["serve", "--models", "tiny", "--ui"]) == 2
+    assert "pip install 'afterdetail[ui]'" in capsys.readouterr().err

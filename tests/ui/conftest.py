@@ -21,9 +21,6 @@ from PIL import Image
 
 from afterdetail.config import Settings
 from afterdetail.server.app import create_app
-
-pytest.importorskip("gradio", reason="the page needs the extra [ui]")
-
 from afterdetail.ui.mount import mount
 
 if TYPE_CHECKING:
@@ -46,6 +43,7 @@ def detailer() -> Iterator[Detailer]:
 @pytest.fixture(scope="session")
 def serve(detailer: Detailer) -> Iterator[Serve]:
     """Serve with settings of the test's own; gives the address."""
+    pytest.importorskip("gradio", reason="needs Gradio: pip install 'afterdetail[ui]'")
     with ExitStack() as stack:
         yield lambda settings: stack.enter_context(Running(detailer, settings))
 

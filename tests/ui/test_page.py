@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afterdetail.cli.main import main
 from afterdetail.config import Settings, parse_tokens
 
 SECONDS = 60_000
@@ -49,7 +50,9 @@ def page(browser: Any, address: str) -> Iterator[Page]:
     context.close()
 
 
-def test_a_visit_from_picture_to_download(page: Page, two_faces: Path, tmp_path: Path) -> None:
+def test_a_visit_from_picture_to_download(
+    page: Page, address: str, two_faces: Path, tmp_path: Path
+) -> None:
     page.drop(two_faces)
     page.wait_for("#seen", "This would be repainted")
     page.page.wait_for_selector("#found img")
@@ -63,7 +66,6 @@ def test_a_visit_from_picture_to_download(page: Page, two_faces: Path, tmp_path:
     )
     assert page.is_checked("1 face")
 
-    page.page.get_by_label("Seed").fill("7")
     page.page.locator("#go").click()
     page.wait_for("#progress", "step ")
     page.wait_for("#progress", "Repainted 1 in")
@@ -76,15 +78,13 @@ def test_a_visit_from_picture_to_download(page: Page, two_faces: Path, tmp_path:
     changed = (before != after).any(axis=2)
     assert not changed[:, :512].any(), "the face that was left out is as it was"
     assert changed[:, 512:].any()
+    again = tmp_path / "again.png"
+    assert main(["again", str(detailed), "--from", str(two_faces), "-o", str(again)]) == 0
+    assert np.array_equal(after, np.asarray(Image.open(again))), "it says how it was made"
     page.page.wait_for_selector("#gallery img")
     assert page.problems == []
-
-
-def test_nothing_comes_from_elsewhere(page: Page, address: str, two_faces: Path) -> None:
-    page.drop(two_faces)
-    page.page.wait_for_selector("#found img")
     hosts = {urlsplit(url).netloc for url in page.asked if url.startswith("http")}
-    assert hosts == {urlsplit(address).netloc}
+    assert hosts == {urlsplit(address).netloc}, "nothing comes from elsewhere"
 
 
 def test_before_and_after_are_compared_with_the_keyboard(page: Page, two_faces: Path) -> None:

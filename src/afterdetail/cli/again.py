@@ -11,7 +11,8 @@ from afterdetail.cli.batch import Manner, detail_all
 from afterdetail.cli.files import plan, read_bytes
 from afterdetail.cli.options import DEFAULT_MODELS, AsJson, Device, ImageEncoding
 from afterdetail.cli.quiet import quiet_libraries
-from afterdetail.options import parse_options
+from afterdetail.options import validated
+from afterdetail.stages import Stage
 
 
 def again(
@@ -44,7 +45,7 @@ def again(
     from afterdetail.images.metadata import read_metadata
 
     metadata = read_metadata(read_bytes(file))
-    options = parse_options(options_in(metadata))
+    options = validated(Stage, options_in(metadata))
     tasks = plan([original or file], out, image_encoding)
     with quiet_libraries():
         from afterdetail.models.catalogue import Kind, built_in

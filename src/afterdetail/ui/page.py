@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +15,13 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from afterdetail import images
 from afterdetail.errors import AfterdetailError, InvalidInput
+from afterdetail.images.infotext import told
+from afterdetail.images.metadata import read_metadata, write_metadata
 from afterdetail.models.catalogue import Catalogue
+from afterdetail.models.choose import choose
+from afterdetail.options import MAX_SEED
 from afterdetail.results import DetailedObject, DetailResult, Outcome
+from afterdetail.stages import Stage
 from afterdetail.ui import markup, snippets
 from afterdetail.ui.controls import FINDING, SHAPING, stage_of
 from afterdetail.ui.desk import Desk
@@ -172,7 +178,7 @@ class Handlers:
             return
         yield self._state(markup.said("Waiting for a turn."), busy=True)
         try:
-            stage = stage_of(values, visit.skipped)
+            stage = with_seed(stage_of(values, visit.skipped))
             follower = follow(_planned(visit.sketch.objects))
             work = asyncio.create_task(
                 self.desk.detail(visit.file, stage, request.username or "", follower.hear)
@@ -180,7 +186,7 @@ class Handlers:
             async for shown in watched(work, follower):
                 yield {parts.progress: shown}
             result = work.result()
-            done = await asyncio.to_thread(self._keep, visit, result, encoding)
+            done = await asyncio.to_thread(self._keep, visit, stage, result, encoding)
         except AfterdetailError as error:
             yield self._state(markup.complaint(error.public), busy=False)
             return
@@ -204,8 +210,14 @@ class Handlers:
             parts.progress: message,
         }
 
-    def _keep(self, visit: Visit, result: DetailResult, encoding: images.Encoding) -> str:
-        data = images.encode(result.picture, encoding)
+    def _keep(
+        self, visit: Visit, stage: Stage, result: DetailResult, encoding: images.Encoding
+    ) -> str:
+        """Write the picture where Gradio serves it from, with how it was made in its metadata."""
+        size = result.picture.size
+        model = choose(stage, size, self.desk.service.loaded().catalogue).model.name
+        metadata = told(read_metadata(visit.file.read_bytes()), stage, model, size)
+        data = write_metadata(images.encode(result.picture, encoding), encoding, metadata)
         name = f"{visit.file.stem}-detailed.{encoding}"
         return str(save_bytes_to_cache(data, name, self.cache))
 
@@ -239,6 +251,13 @@ async def watched(work: asyncio.Task[DetailResult], follower: Follower) -> Async
             work.cancel()
             with suppress(asyncio.CancelledError, AfterdetailError):
                 await work
+
+
+def with_seed(stage: Stage) -> Stage:
+    """A stage that knows its seed, so that its picture can tell it."""
+    if stage.seed is not None:
+        return stage
+    return stage.model_copy(update={"seed": secrets.randbelow(MAX_SEED) + 1})
 
 
 def _planned(objects: Iterable[DetailedObject]) -> list[DetailedObject]:
