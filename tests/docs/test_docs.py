@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ADDRESS = "http://127.0.0.1:8000"
-PAGES = ("index.md", "page.md", "command-line.md", "endpoint.md", "v1.md", "a1111.md", "migrating.md")
+PAGES = (
+    "index.md",
+    "page.md",
+    "command-line.md",
+    "endpoint.md",
+    "v1.md",
+    "a1111.md",
+    "migrating.md",
+)
 
 ELSEWHERE = {
     "make demo": "its script is run by the README's tests",
