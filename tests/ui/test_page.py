@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -14,6 +15,9 @@ from PIL import Image
 
 from afterdetail.cli.main import main
 from afterdetail.config import Settings, parse_tokens
+
+if TYPE_CHECKING:
+    from afterdetail.pipeline import Detailer
 
 SECONDS = 60_000
 """Milliseconds that a busy machine may take for anything."""
@@ -100,6 +104,29 @@ def test_before_and_after_are_compared_with_the_keyboard(page: Page, two_faces: 
     assert slider.input_value() == "53"
     shown = "getComputedStyle(document.querySelector('#compare .after')).clipPath"
     assert "53%" in page.page.evaluate(shown)
+
+
+@pytest.mark.parametrize("how", ["stop", "leave"])
+def test_work_that_nobody_waits_for_ends(
+    page: Page, two_faces: Path, detailer: Detailer, how: str
+) -> None:
+    page.page.get_by_label("number input for Steps").fill("200")
+    page.drop(two_faces)
+    page.wait_for("#seen", "This would be repainted")
+    page.page.locator("#go").click()
+    page.wait_for("#progress", "step ")
+    assert detailer.engine.stats.jobs == 2
+    if how == "stop":
+        page.page.locator("#stop").click()
+        page.wait_for("#progress", "Stopped.")
+    else:
+        page.page.close()
+    done = detailer.engine.stats.jobs_done
+    deadline = time.monotonic() + SECONDS / 1000
+    while detailer.engine.stats.jobs:
+        assert time.monotonic() < deadline, "its jobs went on"
+        time.sleep(0.05)
+    assert detailer.engine.stats.jobs_done == done, "they did not end by being done"
 
 
 def test_what_is_wrong_is_said(page: Page, tmp_path: Path, two_faces: Path) -> None:

@@ -28,20 +28,27 @@ class Desk:
     service: Service
 
     async def look(self, file: Path, stage: Stage, client: str) -> Sketch:
-        """The dry run: what would be repainted. It waits its turn, and takes no engine time.
+        """The dry run: what would be repainted. It waits for the models and for its turn, and takes
+        no engine time.
 
         Raises:
             InvalidInput: the file is no picture, or an option is wrong.
             Loading, DeadlineExceeded: as for any request.
         """
-        self.service.check_ready()
         lifetime = self._lifetime()
 
         def work() -> Sketch:
             return sketch(self.service.loaded().look(self._read(file), [stage], lifetime))
 
         async with self._turn(client):
+            await asyncio.wait({asyncio.wrap_future(self.service.detailer)})
+            self.service.check_ready()
             return await in_thread(self.service.workers, work, lifetime)
+
+    @property
+    def loading(self) -> bool:
+        """Whether the models are not there yet."""
+        return not self.service.detailer.done()
 
     async def detail(
         self, file: Path, stage: Stage, client: str, listener: Listener

@@ -35,6 +35,7 @@ POLL_SECONDS = 0.2
 CACHE_SECONDS = 6 * 3600
 """After which uploaded and finished pictures are deleted."""
 FOUND = "This would be repainted. Click an object to leave it out, or to take it in again."
+LOADING = "The models are being loaded. A picture dropped now waits for them."
 NOT_FOUND = "Nothing found. Lower the confidence, look in tiles, or try another detector."
 
 Update = dict[gr.components.Component, Any]
@@ -92,6 +93,7 @@ class Handlers:
         )
         idle = [parts.go, parts.stop, parts.progress]
         parts.stop.click(self.stopped, None, idle, cancels=[running], **quiet)
+        blocks.load(self.greet, None, parts.seen, **quiet)
         gr.on(
             [blocks.load, parts.visit.change, parts.encoding.change, *changes.values()],
             self.explain,
@@ -99,6 +101,10 @@ class Handlers:
             [parts.curl, parts.python],
             **last,
         )
+
+    def greet(self) -> str:
+        """The page was opened."""
+        return markup.said(LOADING if self.desk.loading else NOTHING_YET)
 
     async def look(self, request: gr.Request, file: str | None, *values: object) -> Update:
         """A picture was dropped, or an option changed that says what is found."""
