@@ -14,6 +14,12 @@ SERVER = "http://127.0.0.1:8000"
 TIMEOUT = 600
 """Seconds without a word from the server; while it works it speaks every few seconds."""
 
+REFUSED = (
+    "{url} ended the connection before it had the whole picture: "
+    "the token in AFTERDETAIL_TOKEN is missing or wrong, or the picture is over its limit"
+)
+"""A server that refuses by the headers alone does not read on, and its words may be lost."""
+
 Listener = Callable[[str, Mapping[str, Any]], None]
 """Is told the name and the data of each event: ``found``, ``step``, ``settled``."""
 
@@ -60,6 +66,8 @@ def _post(server: str, path: str, body: Mapping[str, Any], accept: str) -> Any:
         with error:
             raise ServerError(_told(_json(error.read()), error.code)) from None
     except urllib.error.URLError as error:
+        if isinstance(error.reason, BrokenPipeError | ConnectionResetError):
+            raise ServerError(REFUSED.format(url=url)) from None
         raise ServerError(
             f"no afterdetail server at {url} ({error.reason}); start one: afterdetail serve"
         ) from None
