@@ -19,7 +19,7 @@ from benchmarks.serving import PHOTO, Server, photograph, request, table
 
 DISCONNECTS = 1000
 FILES = 10_000
-EXAMPLES = 300
+EXAMPLES = 100
 CLIENTS = 4
 PNG = b"\x89PNG\r\n\x1a\n"
 EXTREMES = (bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\1")

@@ -174,9 +174,9 @@ def _plain_url(text: str) -> httpx.URL:
     except (httpx.InvalidURL, ValueError):
         raise invalid("not a URL") from None
     if url.scheme not in PORTS:
-        raise invalid("only http:// and https:// URLs are fetched; send other pictures as base64")
+        raise invalid("not an http:// or https:// URL, which alone are asked")
     if "@" in parts.netloc:
-        raise invalid("a URL with a user name or password is not fetched")
+        raise invalid("a URL with a user name or password is not asked")
     if not url.host or "%" in url.host:
         raise invalid("a URL needs a plain host")
     return url
