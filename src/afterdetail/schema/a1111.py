@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from afterdetail.models.catalogue import Catalogue, Kind
 from afterdetail.options import MAX_EXTENT, MAX_SEED, Order, Sampler
-from afterdetail.schema.a1111_args import UNSET, AdetailerArgs, Img2ImgRequest, Settings
+from afterdetail.schema.a1111_args import UNSET, AdetailerArgs, Img2ImgRequest, OverrideSettings
 from afterdetail.schema.a1111_samplers import find_sampler
 from afterdetail.schema.response import FieldProblem
 from afterdetail.schema.translate import RequestInvalid, decode_base64, json_object, problems_of
@@ -40,7 +40,7 @@ ORDERS = {
     "Area (large to small)": Order.AREA,
 }
 """The values of the setting ``ad_bbox_sortby``."""
-SETTINGS = frozenset(Settings.model_fields)
+SETTINGS = frozenset(OverrideSettings.model_fields)
 OF_NO_EFFECT = ("samples_", "save_", "grid_", "jpeg_", "return_", "outdir_", "enable_pnginfo")
 """Settings that begin so are about files of the web UI's."""
 
@@ -231,7 +231,7 @@ def _chosen(tab: AdetailerArgs, request: Img2ImgRequest) -> Chosen:
         ["body", "override_settings"],
     )
     try:
-        shared = Settings.model_validate(settings)
+        shared = OverrideSettings.model_validate(settings)
     except ValidationError as error:
         raise _invalid(error, ["body", "override_settings"]) from None
     own_checkpoint = tab.ad_checkpoint if tab.ad_use_checkpoint else None

@@ -138,7 +138,7 @@ class Img2ImgRequest(BaseModel):
         }
 
 
-class Settings(BaseModel):
+class OverrideSettings(BaseModel):
     """The settings that a request may override and that mean something here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
