@@ -29,7 +29,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "afterdetail_requests",
-            "Answered requests to /adetailer: ok, or the code of the error.",
+            "Answered requests to detail a picture: ok, or the code of the error.",
             ["outcome"],
             registry=self.registry,
         )
