@@ -21,7 +21,6 @@ from diffusers.utils.state_dict_utils import (
     convert_state_dict_to_peft,
     convert_unet_state_dict_to_peft,
 )
-from safetensors.torch import load_file
 
 from afterdetail.errors import InvalidInput, WeightsError
 from afterdetail.models.choose import LoraUse
@@ -29,6 +28,7 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.header import Header, read_header
 from afterdetail.models.networks import todays_name, twin
 from afterdetail.models.store import locate, verify
+from afterdetail.models.tensors import read_tensors
 
 Tensors = dict[str, torch.Tensor]
 
@@ -121,7 +121,7 @@ def read_lora(model: DiffusionModel, use: LoraUse) -> Iterator[Change]:
         if any(mark in name for name in header.shapes):
             raise ValueError(f"it is a {kind}; only LoRA is served")
     tensors, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-        _with_alphas(load_file(file)), unet_config=model.unet.config
+        _with_alphas(read_tensors(file)), unet_config=model.unet.config
     )
     for network in NETWORKS:
         mine = {
