@@ -88,7 +88,7 @@ def _frame(image: Image.Image, item: DetailedObject, scale: float) -> None:
     line = max(2, round(max(image.size) / 400))
     x0, y0, x1, y1 = (side * scale for side in (box.x0, box.y0, box.x1, box.y1))
     pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), None, colour, line)
-    font = ImageFont.load_default(size=max(14, round(max(image.size) / 40)))
+    font = ImageFont.load_default(size=max(14, round(max(image.size) / 30)))
     left, top, right, bottom = pen.textbbox((0, 0), str(item.id), font=font)
     width, height = right - left + 4 * line, bottom - top + 4 * line
     pen.rectangle((x0, y0, x0 + width, y0 + height), fill=colour)
