@@ -162,8 +162,8 @@ def jobs(photo: Any, make: Make) -> list[Job]:
 
 @pytest.fixture(scope="module")
 def job(jobs: list[Job]) -> Job:
-    """Eight steps, of which the refiner has two."""
-    return replace(jobs[0], steps=8, strength=1.0)
+    """Six steps, of which the refiner has two."""
+    return replace(jobs[0], strength=1.0)
 
 
 def finish(engine: Engine) -> Mapping[int, Outcome]:
@@ -204,8 +204,8 @@ def test_progress_goes_on_after_the_hand_over(job: Job) -> None:
     while not engine.idle:
         seen.append(engine.progress(number).step)
         engine.step()
-    assert engine.forwards == 8
-    assert seen == [0, *range(7), 6, 7, 8]  # one tick more to encode, and one to hand over
+    assert engine.forwards == 6
+    assert seen == [0, *range(5), 4, 5, 6]  # one tick more to encode, and one to hand over
 
 
 def test_a_refiner_shows(job: Job) -> None:
@@ -253,7 +253,7 @@ def test_an_inpainting_base_hands_over_too(job: Job, make: Make) -> None:
 
 def test_neighbours_change_nothing(jobs: list[Job], together: list[Outcome]) -> None:
     """Jobs with and without a refiner, and those of the refiner alone, in one engine."""
-    mine, refiner = jobs[:3], jobs[0].refiner
+    mine, refiner = jobs[:2], jobs[0].refiner
     assert refiner is not None
     crowd = [
         part
@@ -261,7 +261,7 @@ def test_neighbours_change_nothing(jobs: list[Job], together: list[Outcome]) -> 
         for part in (job, replace(job, refiner=None), replace(job, model=refiner, refiner=None))
     ]
     outcomes = run(crowd, Engine(Scheduler(row_limit=4)))
-    for expected, found in zip(together[:3], outcomes[::3], strict=True):
+    for expected, found in zip(together[:2], outcomes[::3], strict=True):
         assert difference(expected, found) <= 1
 
 
@@ -274,7 +274,7 @@ def test_pinned_rows_are_exact(jobs: list[Job]) -> None:
 def test_an_aborted_job_is_gone_on_either_side_of_the_hand_over(job: Job) -> None:
     engine = Engine()
     numbers = [engine.add(job), engine.add(job), engine.add(job)]
-    while engine.progress(numbers[0]) != Progress(7, 8):
+    while engine.progress(numbers[0]) != Progress(5, 6):
         if engine.progress(numbers[1]).step == 2:
             engine.abort(numbers[1])
         engine.step()
