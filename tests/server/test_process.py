@@ -25,9 +25,13 @@ POST = b"POST /adetailer HTTP/1.1\r\nHost: here\r\nContent-Type: application/jso
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without settings of the machine's owner; no classifier, to start sooner."""
+    """This process's, without settings of the machine's owner.
+
+    To start sooner there is no classifier, and nothing is compiled; the fault hook needs that too.
+    """
+    quick = {"OMP_NUM_THREADS": "1", "AFTERDETAIL_SAFETY": "off", "AFTERDETAIL_BACKEND": "eager"}
     kept = {name: text for name, text in os.environ.items() if "AFTERDETAIL" not in name}
-    return kept | {"OMP_NUM_THREADS": "1", "AFTERDETAIL_SAFETY": "off"} | more
+    return kept | quick | more
 
 
 def free_port() -> int:
@@ -36,7 +40,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(url: str, status: int, seconds: float = 60) -> None:
+def wait_for(url: str, status: int, seconds: float = 120) -> None:
     """Ask until the answer has this status."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
