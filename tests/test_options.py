@@ -25,6 +25,7 @@ def test_the_library_takes_a_little_more_than_the_endpoint() -> None:
         "mask_offset_y": 0,
         "invert_masks": False,
         "soft_inpainting": False,
+        "color_match": False,
         "clip_skip": None,
         "inpaint_size": None,
         "prompt_marks": True,
