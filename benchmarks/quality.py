@@ -214,12 +214,13 @@ def take(portraits: Path, count: int, models: str, settings: Sequence[Setting]) 
         ]
         if models == "tiny":
             rows.append(row(f"diffusers, {PLAIN}", cases, partial(crop_and_paste, folder)))
+    short = "--short " if settings is SHORT else ""
     head = [
         "# Quality of repainted faces",
         "",
         f"{len(cases)} held-out rendered portraits, degraded, found by `{DETECTOR}` (it missed"
         f" {missed} more), repainted by `{models}` without a prompt."
-        f" Taken by `python -m benchmarks.quality --count {count}`.",
+        f" Taken by `python -m benchmarks.quality {short}--count {count}`.",
         "",
         "| | PSNR dB | SSIM | features | sharpness | mesh error % | meshes | ring 1/255 | seam |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -62,7 +62,7 @@ def tiny_in() -> Callable[[torch.dtype], DiffusionModel]:
 def nine_channels(tiny: DiffusionModel) -> DiffusionModel:
     """A model of the layout made for inpainting: mask and masked latents go in as channels."""
     torch.manual_seed(0)
-    layout = {"in_channels": 9, "block_out_channels": (16, 16, 32), "norm_num_groups": 8}
+    layout = {"in_channels": 9, "block_out_channels": (16, 16, 32, 32), "norm_num_groups": 8}
     unet = UNet2DConditionModel.from_config({**tiny.unet.config, **layout}).eval()
     return DiffusionModel(
         name="nine",

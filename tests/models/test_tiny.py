@@ -1,0 +1,89 @@
+"""What the embedded model does to faces it has not seen: a floor under its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.figures import Case, Figures, mean, measure
+from benchmarks.quality import PLAIN, SHORT, Setting, find_cases, repaint, unsharp
+from diffusers import AutoencoderKL
+from training.autoencoder import as_tensor
+from training.crops import cut
+from training.evaluate import round_trip
+from training.portraits import Portrait, read_portraits
+
+import afterdetail
+from afterdetail import Detailer
+
+PORTRAITS = Path(__file__).parents[1] / "data" / "portraits"
+TINY = Path(afterdetail.__file__).parent / "models" / "tiny"
+MATCHED = SHORT[1]
+
+
+@pytest.fixture(scope="module")
+def portraits() -> list[Portrait]:
+    return read_portraits(PORTRAITS)
+
+
+@pytest.fixture(scope="module")
+def detailer() -> Iterator[Detailer]:
+    with Detailer("tiny") as detailer:
+        yield detailer
+
+
+@pytest.fixture(scope="module")
+def cases(portraits: list[Portrait], detailer: Detailer) -> list[Case]:
+    cases, missed = find_cases(portraits, detailer, len(portraits))
+    assert missed == 0
+    return cases
+
+
+@pytest.fixture(scope="module")
+def before(cases: list[Case]) -> Figures:
+    return mean([measure(case, case.soft) for case in cases])
+
+
+@pytest.fixture(scope="module", params=[PLAIN, MATCHED], ids=str)
+def after(request: pytest.FixtureRequest, cases: list[Case], detailer: Detailer) -> Figures:
+    how: Setting = request.param
+    paint = partial(repaint, detailer, how)
+    return mean([measure(case, paint(case)) for case in cases])
+
+
+def test_all_of_it_was_held_out(portraits: list[Portrait]) -> None:
+    assert len(portraits) == 8
+    assert all(portrait.held_out for portrait in portraits)
+
+
+def test_it_is_no_larger_than_agreed() -> None:
+    weights = [file.stat().st_size for file in TINY.rglob("*.safetensors")]
+    assert 0 < sum(weights) <= 16 * 2**20
+
+
+def test_its_autoencoder_passes_the_gate(portraits: list[Portrait]) -> None:
+    vae = AutoencoderKL.from_pretrained(TINY / "vae", torch_dtype=torch.float32)
+    crops = [cut(portrait, np.random.default_rng(portrait.seed)) for portrait in portraits]
+    assert round_trip(vae, as_tensor(np.stack([crop.sharp for crop in crops]))).passes
+
+
+def test_repainted_faces_are_nearer_to_the_truth(before: Figures, after: Figures) -> None:
+    assert after.landmarks < 0.85 * before.landmarks
+    assert after.features < before.features
+    assert after.psnr > before.psnr - 0.7
+    assert after.meshed >= before.meshed
+
+
+def test_repainted_faces_are_sharper_than_any_sharpening(
+    before: Figures, after: Figures, cases: list[Case]
+) -> None:
+    control = mean([measure(case, unsharp(case.soft, 3, 50)) for case in cases])
+    assert after.sharpness > 1.3 * control.sharpness > 1.3 * before.sharpness
+
+
+def test_the_border_keeps_its_colour(after: Figures) -> None:
+    assert after.ring < 0.6
