@@ -83,7 +83,7 @@ def test_every_detector_of_the_catalogue_where_the_settings_say_so(
     own: Detailer, body: dict[str, object]
 ) -> None:
     with TestClient(create_app(own, Settings(detectors="any"))) as client:
-        for name in ("mine", "octoai:mine", "hand_mediapipe", "face_full_mediapipe"):
+        for name in ("mine", "octoai:mine", "hand_mediapipe", "mine,hand_mediapipe"):
             asked = body | {"detector": name, "max_num_detections": 1}
             assert client.post("/adetailer", json=asked).status_code == 200, name
 
@@ -95,7 +95,7 @@ def test_every_detector_of_the_catalogue_where_the_settings_say_so(
         ("", "unknown_name"),
         ("mine.safetensors", "unknown_name"),
         ("./mine", "unknown_name"),
-        ("mine,mine", "unknown_name"),
+        ("mine,nobody", "unknown_name"),
         ("lost", "model_unavailable"),
         (7, "string_type"),
     ],
