@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"detectors", "masks", "regions", "waves", "engine", "safety", "composite", "preview"}
     ),
-    frozenset({"recipes"}),
+    frozenset({"recipes", "studio"}),
     frozenset({"targets"}),
     frozenset({"repaint"}),
     frozenset({"flow"}),

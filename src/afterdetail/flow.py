@@ -1,4 +1,4 @@
-"""The whole way of one picture: detections -> masks -> regions -> jobs -> patches -> composite."""
+"""The whole way of one picture: detections -> masks -> regions -> orders -> patches -> canvas."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from afterdetail import masks
 from afterdetail.detectors.base import Detector
 from afterdetail.detectors.select import by_score, select
-from afterdetail.engine.service import EngineService
-from afterdetail.models.loader import ModelPool
 from afterdetail.recipes import Recipe
 from afterdetail.repaint import Brush, Fate, Stopwatch, check_any_inpainted, tell
 from afterdetail.results import DetailedObject, DetailResult, DryRun, Found, Listener
 from afterdetail.safety.policy import SafetyPolicy
+from afterdetail.studio import Studio
 from afterdetail.targets import Plan, Sight, make_plan
 from afterdetail.types import RGB, Box, Detection, Mask, Picture
 from afterdetail.waves import waves
@@ -32,8 +31,7 @@ class Turn:
 class Flow:
     """What all pictures share. ``max_objects`` is of one stage of one picture."""
 
-    engine: EngineService
-    pool: ModelPool
+    studio: Studio
     safety: SafetyPolicy | None
     max_objects: int
 
@@ -107,8 +105,8 @@ class Flow:
         """Repaint a plan's targets into the canvas, wave after wave."""
         with watch("load"):
             choices = {target.wish.choice for target in plan.targets}
-            models = {choice: self.pool.load(choice) for choice in choices}
-        brush = Brush(self.engine, models, recipe, self.safety, stage, listener)
+            sitting = self.studio.open(choices, recipe.lifetime)
+        brush = Brush(sitting, recipe, self.safety, stage, listener)
         fates: list[Fate] = []
         for wave in waves([target.mask for target in plan.targets]):
             fates += brush.paint(canvas, [plan.targets[index] for index in wave], watch)

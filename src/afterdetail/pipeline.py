@@ -16,17 +16,12 @@ from afterdetail.config import BackendName
 from afterdetail.detectors.base import Detector
 from afterdetail.detectors.combine import combine
 from afterdetail.detectors.registry import find_detector, load_detector
-from afterdetail.engine.backend import make_backend
-from afterdetail.engine.engine import Engine
-from afterdetail.engine.placement import Placement, Resident, Visiting
-from afterdetail.engine.scheduler import Scheduler
-from afterdetail.engine.service import EngineService
 from afterdetail.errors import InvalidInput
 from afterdetail.flow import Flow, Turn
 from afterdetail.images import from_any
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, load_catalogue
-from afterdetail.models.loader import ModelPool, pick_device
+from afterdetail.models.loader import ModelPool
 from afterdetail.models.pipe import PipePool, catalogue_of, model_of
 from afterdetail.models.stats import PoolStats
 from afterdetail.options import DetailOptions, parse_options
@@ -35,15 +30,12 @@ from afterdetail.repaint import Stopwatch
 from afterdetail.results import DetailResult, DryRun, Listener
 from afterdetail.safety.policy import THRESHOLD, SafetyPolicy, as_policy
 from afterdetail.stages import Stage, as_stage, parse_stages
+from afterdetail.studio import Studio, make_studio
 from afterdetail.types import Detection, Picture, Size
 
 ImageLike = PIL.Image.Image | npt.NDArray[np.uint8] | str | Path
 """What the library takes for a picture: PIL, uint8 ``(H, W[, 3 or 4])``, or a file's path."""
 
-DETERMINISTIC_ROWS = 2
-"""Rows of every forward when results must be exact: those of one guided job."""
-LONG_TURN = 5.0
-"""Seconds a model keeps the engine where each turn begins with fetching its UNet."""
 FINDING = frozenset(
     {
         *("detector", "confidence", "tile", "max_num_detections", "k_largest", "order"),
@@ -77,6 +69,8 @@ class Detailer:
         memory: ``"low"``: text encoders, autoencoder, refiner and idle models wait in host memory,
             the autoencoder works in tiles, and the backend is ``"eager"``. Slower, for small cards.
         pool: where models come from; None for one that reads them from the catalogue's places.
+        studio: what paints, in place of models and an engine of this process; it settles what
+            ``device``, ``deterministic``, ``backend``, ``memory`` and ``pool`` would.
 
     Raises:
         InvalidInput: no such device, backend or model, or a catalogue file that is wrong.
@@ -95,21 +89,13 @@ class Detailer:
         backend: BackendName | None = None,
         memory: Literal["high", "low"] = "high",
         pool: ModelPool | None = None,
+        studio: Studio | None = None,
     ) -> None:
-        if memory not in ("high", "low"):
-            raise InvalidInput("memory_unknown", f"memory is 'high' or 'low', not {memory!r}")
         self.catalogue = models if isinstance(models, Catalogue) else load_catalogue(models)
         self.max_objects = max_objects
         self._safety = as_policy(safety, safety_threshold)
-        low = memory == "low"
-        self._pool = pool or ModelPool(pick_device(device), low_memory=low)
-        self._engine = EngineService(
-            Engine(
-                scheduler=Scheduler(turn=LONG_TURN) if low else Scheduler(),
-                pinned_rows=DETERMINISTIC_ROWS if deterministic else None,
-                backend=make_backend("eager" if low else backend, self._pool.device),
-                placement=_placement(self._pool),
-            )
+        self._studio = studio or make_studio(
+            device, deterministic=deterministic, backend=backend, memory=memory, pool=pool
         )
 
     @classmethod
@@ -146,27 +132,26 @@ class Detailer:
 
     def load(self) -> None:
         """Get every base served ready to run, so that the first picture need not wait."""
-        for spec in self.catalogue.bases().values():
-            self._engine.prepare(self._pool.get(spec), spec.sizes)
+        self._studio.load(self.catalogue)
 
     def close(self) -> None:
         """Let the jobs in flight finish and end the engine's thread."""
-        self._engine.close()
+        self._studio.close()
 
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return self._pool.device
+        return self._studio.device
 
     @property
-    def engine(self) -> EngineService:
-        """What runs the jobs: its state and its numbers, for whoever watches over it."""
-        return self._engine
+    def engine(self) -> Studio:
+        """What paints: its state and its numbers, for whoever watches over it."""
+        return self._studio
 
     @property
     def model_stats(self) -> PoolStats:
         """What the models in memory take, and what loading them has cost."""
-        return self._pool.stats
+        return self._studio.model_stats
 
     def __enter__(self) -> Self:
         return self
@@ -304,12 +289,7 @@ class Detailer:
 
     @property
     def _flow(self) -> Flow:
-        return Flow(self._engine, self._pool, self._safety, self.max_objects)
-
-
-def _placement(pool: ModelPool) -> Placement:
-    """Where memory is low, networks come from host memory, unless that is where they run."""
-    return Visiting() if pool.low_memory and pool.device.type != "cpu" else Resident()
+        return Flow(self._studio, self._safety, self.max_objects)
 
 
 def served_detector(names: str, catalogue: Catalogue, tile: int | None = None) -> Detector:

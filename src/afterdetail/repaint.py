@@ -1,16 +1,14 @@
-"""From masks to repainted pixels: regions -> jobs -> patches -> composite, a wave at a time."""
+"""From masks to repainted pixels: regions -> orders -> patches -> composite, a wave at a time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from afterdetail import regions
 from afterdetail.composite import composite, match_color
-from afterdetail.engine.job import Job
-from afterdetail.engine.service import EngineService, Ticket
 from afterdetail.errors import (
     Aborted,
     AfterdetailError,
@@ -19,11 +17,10 @@ from afterdetail.errors import (
     InpaintFailed,
     OutOfMemory,
 )
-from afterdetail.models.choose import Choice
-from afterdetail.models.loader import Loaded
 from afterdetail.recipes import Recipe
 from afterdetail.results import DetailedObject, Listener, Outcome, Settled, Step
 from afterdetail.safety.policy import SafetyPolicy
+from afterdetail.studio import Commission, Order, Sitting
 from afterdetail.targets import Plan, Target
 from afterdetail.types import RGB, Detection, Region
 
@@ -33,7 +30,7 @@ LOOK = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fate:
-    """How a target's job ended: inpainted, refused by the safety checker, or with an error."""
+    """How a target's order ended: inpainted, refused by the safety checker, or with an error."""
 
     target: Target
     error: AfterdetailError | None = None
@@ -70,14 +67,13 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Brush:
-    """What all jobs of one stage have in common.
+    """What all orders of one stage have in common.
 
-    ``models`` has the loaded model of every choice that a wish makes; ``stage`` is the number that
-    progress is told with.
+    ``sitting`` was opened for every choice that a wish makes; ``stage`` is the number that progress
+    is told with.
     """
 
-    engine: EngineService
-    models: Mapping[Choice, Loaded]
+    sitting: Sitting
     recipe: Recipe
     safety: SafetyPolicy | None = None
     stage: int = 0
@@ -93,13 +89,11 @@ class Brush:
         self.recipe.lifetime.check()
         with watch("mask"):
             planned = [(target, self._plan(target, canvas)) for target in targets]
-            jobs = [self._job(canvas, target, region) for target, region in planned]
+            orders = [self._order(canvas, target, region) for target, region in planned]
         with watch("load"):
-            sizes = sorted({region.size for _, region in planned})
-            for model in {model for job in jobs for model in (job.model, job.refiner) if model}:
-                self.engine.prepare(model, sizes)
+            commissions = self.sitting.begin(orders)
         with watch("inpaint"):
-            patches = self._wait(targets, [self.engine.add(job) for job in jobs])
+            patches = self._wait(targets, commissions)
         fates = [
             self._finish(canvas, target, region, patch, watch)
             for (target, region), patch in zip(planned, patches, strict=True)
@@ -138,14 +132,10 @@ class Brush:
         padding = self.recipe.stage.mask_padding
         return regions.plan(target.mask.box, (width, height), padding, self.recipe.sizes)
 
-    def _job(self, canvas: RGB, target: Target, region: Region) -> Job:
+    def _order(self, canvas: RGB, target: Target, region: Region) -> Order:
         stage, wish = self.recipe.stage, target.wish
-        loaded = self.models[wish.choice]
-        return Job(
-            model=loaded.model,
-            refiner=loaded.refiner,
-            inversions=loaded.inversions,
-            clip_skip=stage.clip_skip,
+        return Order(
+            choice=wish.choice,
             image=regions.extract(canvas, region),
             mask=regions.extract_mask(target.mask, region),
             prompt=wish.prompt,
@@ -155,37 +145,36 @@ class Brush:
             strength=wish.strength,
             guidance_scale=stage.cfg_scale,
             seed=target.seed,
-            deadline=self.recipe.lifetime.deadline,
+            clip_skip=stage.clip_skip,
             soft=stage.soft_inpainting,
-            owner=self.recipe.lifetime,
         )
 
     def _wait(
-        self, targets: Sequence[Target], tickets: Sequence[Ticket]
+        self, targets: Sequence[Target], commissions: Sequence[Commission]
     ) -> list[RGB | AfterdetailError]:
-        """Every job's patch or error. If the caller is interrupted, none is left running."""
+        """Every order's patch or error. If the caller is interrupted, none is left running."""
 
         def abort() -> None:
-            for ticket in tickets:
-                ticket.abort()
+            for commission in commissions:
+                commission.abort()
 
         self.recipe.lifetime.on_end(abort)
         try:
             if self.listener:
-                self._follow(targets, tickets, self.listener)
-            return [_outcome(ticket) for ticket in tickets]
+                self._follow(targets, commissions, self.listener)
+            return [_outcome(commission) for commission in commissions]
         finally:
             abort()
 
     def _follow(
-        self, targets: Sequence[Target], tickets: Sequence[Ticket], listener: Listener
+        self, targets: Sequence[Target], commissions: Sequence[Commission], listener: Listener
     ) -> None:
         """Tell the listener of every step that is seen, until all jobs are over."""
-        seen = [0] * len(tickets)
+        seen = [0] * len(commissions)
         while True:
-            waiting = [ticket for ticket in tickets if not ticket.wait(0)]
-            for index, (target, ticket) in enumerate(zip(targets, tickets, strict=True)):
-                progress = ticket.progress
+            waiting = [commission for commission in commissions if not commission.wait(0)]
+            for index, (target, commission) in enumerate(zip(targets, commissions, strict=True)):
+                progress = commission.progress
                 if progress.step > seen[index]:
                     seen[index] = progress.step
                     listener(Step(self.stage, target.objects, progress.step, progress.steps))
@@ -194,9 +183,9 @@ class Brush:
             waiting[0].wait(LOOK)
 
 
-def _outcome(ticket: Ticket) -> RGB | AfterdetailError:
+def _outcome(commission: Commission) -> RGB | AfterdetailError:
     try:
-        return ticket.result()
+        return commission.result()
     except (DeadlineExceeded, Aborted, EngineStopped):
         raise  # the whole request's, not this object's
     except AfterdetailError as error:

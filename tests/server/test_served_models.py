@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from afterdetail.config import Settings
 from afterdetail.server.app import create_app
+from afterdetail.studio import LocalStudio
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
@@ -118,11 +119,13 @@ def test_row_35_many_sets_of_loras_take_the_memory_of_a_few(
     client: TestClient, served: Detailer, face: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as fit the pool's limit are kept; the plain model is the same after them."""
+    studio = served.engine
+    assert isinstance(studio, LocalStudio)
     plain = pixels(client, face)
     before = served.model_stats
     pictures = [pixels(client, face | {"loras": {"line": 1}})]
     one_set = served.model_stats.resident_bytes - before.resident_bytes
-    monkeypatch.setattr(served._pool, "limit", before.resident_bytes + 2 * one_set)
+    monkeypatch.setattr(studio.pool, "limit", before.resident_bytes + 2 * one_set)
     for number in range(2, 9):
         pictures.append(pixels(client, face | {"loras": {"line": number}}))
         assert served.model_stats.models <= 3
