@@ -124,7 +124,7 @@ def test_pictures_with_many_objects_are_expected_again() -> None:
 def test_what_the_engine_has_counts_as_the_engine_counts_it() -> None:
     house = admission(Limits(work=1e9, seconds=1e9, size=1), stats(backlog=500))
     waits, works = house.admit("anna", 0), house.admit("anna", 0)
-    works.at_work = True
+    works.began = 1
     assert house.ahead == waits.work + 500
 
 

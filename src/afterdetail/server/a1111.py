@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,17 +13,19 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from afterdetail import images
 from afterdetail.errors import InvalidInput
+from afterdetail.images.infotext import infotext
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec
 from afterdetail.results import DetailResult
 from afterdetail.schema.a1111 import ADETAILER, MEDIAPIPE, Img2Img, parse_img2img
 from afterdetail.schema.a1111_args import AdetailerArgs
 from afterdetail.schema.a1111_samplers import SAMPLERS
+from afterdetail.schema.request import ImageEncoding
 from afterdetail.schema.v1 import report
 from afterdetail.server.admission import Permit
-from afterdetail.server.calls import WORK_OF_LOOKING, Effort, receive, take_turn
+from afterdetail.server.answers import as_base64
+from afterdetail.server.calls import WORK_OF_LOOKING, Effort, work_on
 from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import Withheld
 from afterdetail.types import Picture, Size
@@ -45,7 +45,8 @@ class WebUI:
         """Detail the picture; nothing else of img2img is served."""
         with self.service.door.inside():
             parse = partial(_parse, self.service)
-            call, permit, lifetime = await receive(self.service, request, parse)
+            lifetime = self.service.lifetime()
+            call, _, permit = await self.service.let_in(request, parse)
             if call.stages:
                 self.service.admission.know(permit, Effort.of(call.stages))
             else:
@@ -59,10 +60,9 @@ class WebUI:
             result = self.service.loaded().run(scaled, call.stages, lifetime)
             return result, _answer(call, result)
 
-        began = time.time_ns()
-        result, response = await take_turn(self.service, call, permit, lifetime, work)
+        result, response = await work_on(self.service, call, permit, lifetime, work)
         if call.stages:
-            self.service.learn(result, began)
+            self.service.learn(result, permit)
         return response
 
     def options(self) -> dict[str, Any]:
@@ -170,10 +170,8 @@ def _answer(call: Img2Img, result: DetailResult) -> Response:
         Withheld: the safety checker refused everything that was painted.
     """
     if result.withheld:
-        raise Withheld("the safety checker refused everything that was painted")
-    sent = []
-    if call.request.send_images:
-        sent = [base64.b64encode(images.encode(result.picture, "png")).decode("ascii")]
+        raise Withheld()
+    sent = [as_base64(result.picture, ImageEncoding.PNG)] if call.request.send_images else []
     parameters = call.request.model_dump(mode="json") | {"init_images": None}
     info = json.dumps(_info(call, result))
     return JSONResponse({"images": sent, "parameters": parameters, "info": info})
@@ -209,20 +207,17 @@ def _info(call: Img2Img, result: DetailResult) -> dict[str, Any]:
 
 def _infotext(call: Img2Img, result: DetailResult, seed: int) -> str:
     request, (width, height) = call.request, result.picture.size
-    lines = [request.prompt]
-    if request.negative_prompt:
-        lines.append(f"Negative prompt: {request.negative_prompt}")
-    tabs = "".join(
-        f", ADetailer model{_ordinal(number)}: {stage.detector}"
-        f", ADetailer denoising strength{_ordinal(number)}: {stage.strength:g}"
-        for number, stage in enumerate(call.stages, start=1)
-    )
-    sampler = request.sampler_name or request.sampler_index
-    lines.append(
-        f"Steps: {request.steps}, Sampler: {sampler}, CFG scale: {request.cfg_scale:g}, "
-        f"Seed: {seed}, Size: {width}x{height}{tabs}"
-    )
-    return "\n".join(lines)
+    settings: dict[str, object] = {
+        "Steps": request.steps,
+        "Sampler": request.sampler_name or request.sampler_index,
+        "CFG scale": f"{request.cfg_scale:g}",
+        "Seed": seed,
+        "Size": f"{width}x{height}",
+    }
+    for number, stage in enumerate(call.stages, start=1):
+        settings[f"ADetailer model{_ordinal(number)}"] = stage.detector
+        settings[f"ADetailer denoising strength{_ordinal(number)}"] = f"{stage.strength:g}"
+    return infotext(request.prompt, request.negative_prompt, settings)
 
 
 def _ordinal(number: int) -> str:

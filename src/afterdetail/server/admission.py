@@ -41,12 +41,19 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """One request that was let in: whose, and how much of the house it takes."""
+    """One request that was let in: whose, and how much of the house it takes.
+
+    ``began`` is when its turn came, in nanoseconds of ``time.time_ns``; 0 while it waits.
+    """
 
     client: str
     work: float
     size: int
-    at_work: bool = False
+    began: int = 0
+
+    @property
+    def at_work(self) -> bool:
+        return self.began > 0
 
 
 class Options(Protocol):

@@ -11,18 +11,15 @@ from afterdetail import images
 from afterdetail.results import DetailResult
 from afterdetail.schema.request import ImageEncoding
 from afterdetail.schema.response import AdetailerResponse
+from afterdetail.types import Picture
 
 MAX_IGNORED_SHOWN = 32
 
 
 def to_response(result: DetailResult, encoding: ImageEncoding) -> Response:
     """The picture and the counts as JSON; objects that failed are told in a header."""
-    image = None
-    if not result.withheld:
-        data = images.encode(result.picture, encoding.value)
-        image = base64.b64encode(data).decode("ascii")
     body = AdetailerResponse(
-        image_b64=image,
+        image_b64=None if result.withheld else as_base64(result.picture, encoding),
         num_objects_inpainted=result.num_objects_inpainted,
         num_objects_detected=result.num_objects_detected,
         num_removed_for_safety=result.num_removed_for_safety,
@@ -30,6 +27,11 @@ def to_response(result: DetailResult, encoding: ImageEncoding) -> Response:
     failed = result.num_objects_failed
     headers = {"X-Objects-Failed": str(failed)} if failed else None
     return Response(body.model_dump_json(), headers=headers, media_type="application/json")
+
+
+def as_base64(picture: Picture, encoding: ImageEncoding) -> str:
+    """A picture as a field of JSON can carry it."""
+    return base64.b64encode(images.encode(picture, encoding.value)).decode("ascii")
 
 
 def header_list(names: tuple[str, ...]) -> str:

@@ -1,25 +1,18 @@
-"""The way of a request that is not the contract's: let in, read, take a turn, work in a thread."""
+"""What requests that are not the contract's have in common: their work, and the picture of it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, TypeVar
-
-from starlette.requests import Request
 
 from afterdetail.lifetime import Lifetime
 from afterdetail.server.admission import Permit
-from afterdetail.server.body import check_headers, read_body
-from afterdetail.server.service import Service, client_of, decode, in_thread
+from afterdetail.server.service import Service, decode
 from afterdetail.stages import Stage
 from afterdetail.types import Picture
 
-C = TypeVar("C")
 T = TypeVar("T")
-
 
 WORK_OF_LOOKING = 1.0
 """Row-steps that a detector is counted as: none of the engine's, but it takes its time, too."""
@@ -62,39 +55,7 @@ class Source(Protocol):
     def image_field(self) -> str: ...
 
 
-async def receive(
-    service: Service,
-    request: Request,
-    parse: Callable[[bytes], C],
-    others: Collection[str] = frozenset(),
-) -> tuple[C, Permit, Lifetime]:
-    """Let a request in and read it.
-
-    Args:
-        parse: its body; in the one thread for that.
-        others: media types that are taken beside JSON.
-
-    Raises:
-        AfterdetailError: it is not let in, or not what it should be. The permit is given back.
-    """
-    settings = service.settings
-    lifetime = Lifetime(time.monotonic() + settings.request_timeout)
-    service.check_ready()
-    size = check_headers(request, max_bytes=settings.max_body_bytes, others=others)
-    permit = service.admission.admit(client_of(request), size)
-    try:
-        chunks = await read_body(
-            request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
-        )
-        permit.size = sum(map(len, chunks))
-        body = await in_thread(service.parser, partial(b"".join, chunks))
-        return await in_thread(service.parser, partial(parse, body)), permit, lifetime
-    except BaseException:
-        service.admission.release(permit)
-        raise
-
-
-async def take_turn(
+async def work_on(
     service: Service,
     source: Source,
     permit: Permit,
@@ -102,14 +63,10 @@ async def take_turn(
     work: Callable[[Picture], T],
 ) -> T:
     """Fetch the picture, wait for a turn, decode and work in a thread."""
-    data = source.picture
-    if data is None:
-        data = await service.fetcher.fetch(source.address or "")
+    data = await service.picture(source.picture, source.address)
 
     def in_a_thread() -> T:
         lifetime.check()
         return work(decode(data, service.settings.max_pixels, field=source.image_field))
 
-    async with service.turns.turn(permit.client):
-        permit.at_work = True
-        return await in_thread(service.workers, in_a_thread, lifetime)
+    return await service.take_turn(permit, lifetime, in_a_thread)

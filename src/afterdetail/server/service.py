@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -31,9 +30,11 @@ from afterdetail.schema.translate import Incoming, parse_request, resolve
 from afterdetail.server.admission import Admission, Limits, Permit
 from afterdetail.server.answers import header_list, to_response
 from afterdetail.server.body import check_headers, read_body
+from afterdetail.server.door import Door
 from afterdetail.server.fetch import Fetcher
 from afterdetail.server.metrics import Metrics
 from afterdetail.server.outbound import UrlPolicy
+from afterdetail.server.threads import in_thread
 from afterdetail.server.traces import Traces
 from afterdetail.server.turns import Turns
 from afterdetail.types import Picture
@@ -63,7 +64,7 @@ class Service:
     workers: ThreadPoolExecutor
     traces: Traces | None = None
     tasks: set[asyncio.Task[Response]] = field(default_factory=set)
-    door: Door = field(default_factory=lambda: Door())
+    door: Door = field(default_factory=Door)
 
     @classmethod
     def of(
@@ -138,34 +139,52 @@ class Service:
             raise Loading("the models are being loaded; try again soon")
         return self.detailer.result()
 
+    def lifetime(self) -> Lifetime:
+        """That of a request which begins now."""
+        return Lifetime(time.monotonic() + self.settings.request_timeout)
+
     async def answer(self, request: Request) -> Response:
         """The whole way of one request."""
-        lifetime = Lifetime(time.monotonic() + self.settings.request_timeout)
+        lifetime = self.lifetime()
         with self.door.inside():
-            return await self._answer(request, lifetime)
-
-    async def _answer(self, request: Request, lifetime: Lifetime) -> Response:
-        incoming, _, permit = await self.receive(request)
-        return await self.while_connected(request, self.start(incoming, permit, lifetime), lifetime)
+            incoming, _, permit = await self.receive(request)
+            work = self.start(incoming, permit, lifetime)
+            return await self.while_connected(request, work, lifetime)
 
     async def receive(self, request: Request) -> tuple[Incoming, bytes, Permit]:
-        """Let a request in and read it: what it says, its body, and its permit."""
+        """Let a request of the contract in and read it: what it says, its body, its permit."""
+        incoming, body, permit = await self.let_in(request, self.parse)
+        self.admission.know(permit, incoming.request)
+        return incoming, body, permit
+
+    async def let_in(
+        self,
+        request: Request,
+        parse: Callable[[bytes], T],
+        others: Collection[str] = frozenset(),
+    ) -> tuple[T, bytes, Permit]:
+        """Let a request in and read it: what ``parse`` makes of its body, the body, its permit.
+
+        Args:
+            others: media types that are taken beside JSON.
+
+        Raises:
+            AfterdetailError: it is not let in, or not what it should be. The permit is given back.
+        """
         self.check_ready()
         settings = self.settings
-        size = check_headers(request, max_bytes=settings.max_body_bytes)
+        size = check_headers(request, max_bytes=settings.max_body_bytes, others=others)
         permit = self.admission.admit(client_of(request), size)
         try:
             chunks = await read_body(
                 request, max_bytes=settings.max_body_bytes, seconds=settings.upload_timeout
             )
+            permit.size = sum(map(len, chunks))
             body = await in_thread(self.parser, partial(b"".join, chunks))
-            permit.size = len(body)
-            incoming = await in_thread(self.parser, partial(self.parse, body))
+            return await in_thread(self.parser, partial(parse, body)), body, permit
         except BaseException:
             self.admission.release(permit)
             raise
-        self.admission.know(permit, incoming.request)
-        return incoming, body, permit
 
     def parse(self, body: bytes) -> Incoming:
         """A body of ``POST /adetailer``; with the server's settings for what it may name."""
@@ -228,32 +247,43 @@ class Service:
         lifetime: Lifetime,
         begun: Callable[[], Awaitable[None]] | None,
     ) -> Response:
-        """Fetch, wait for a turn, detail. Cancelled, it ends when its thread has ended."""
-        data = incoming.picture
-        if data is None:
-            data = await self.fetcher.fetch(incoming.request.init_image_url or "")
+        data = await self.picture(incoming.picture, incoming.request.init_image_url)
+        work = partial(self._detail, incoming, data, lifetime)
+        result, response = await self.take_turn(permit, lifetime, work, begun)
+        self.learn(result, permit)
+        return response
+
+    async def picture(self, sent: bytes | None, address: str | None) -> bytes:
+        """A request's picture: what it has sent, or what is at the address it names."""
+        return await self.fetcher.fetch(address or "") if sent is None else sent
+
+    async def take_turn(
+        self,
+        permit: Permit,
+        lifetime: Lifetime,
+        work: Callable[[], T],
+        begun: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
+        """Wait for a place, then work in a thread. Cancelled, it ends when its thread has ended.
+
+        Args:
+            lifetime: without a deadline it is given one when the turn has come.
+            begun: awaited at that moment.
+        """
         async with self.turns.turn(permit.client):
-            permit.at_work = True
+            permit.began = time.time_ns()
             if begun:
                 await begun()
             if lifetime.deadline is None:
-                lifetime.deadline = time.monotonic() + self.settings.request_timeout
-            began = time.time_ns()
-            work = partial(self._detail, incoming, data, lifetime)
-            result, response = await in_thread(self.workers, work, lifetime)
-        self.learn(result, began)
-        return response
+                lifetime.deadline = self.lifetime().deadline
+            return await in_thread(self.workers, work, lifetime)
 
-    def learn(self, result: DetailResult, began: int) -> None:
-        """A picture is done: what that tells admission, metrics and traces.
-
-        Args:
-            began: nanoseconds of ``time.time_ns``.
-        """
+    def learn(self, result: DetailResult, permit: Permit) -> None:
+        """A picture is done: what that tells admission, metrics and traces."""
         self.admission.learn(result.num_objects_detected)
         self.metrics.saw_result(result)
         if self.traces:
-            self.traces.saw_result(result, began)
+            self.traces.saw_result(result, permit.began)
 
     def _detail(
         self, incoming: Incoming, data: bytes, lifetime: Lifetime
@@ -274,42 +304,6 @@ class Service:
         if incoming.ignored:
             response.headers["X-Ignored-Fields"] = header_list(incoming.ignored)
         return result, response
-
-
-@dataclass(slots=True)
-class Door:
-    """Open until the server is told to end; then whoever is inside may finish."""
-
-    closing: bool = False
-    count: int = 0
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        self.count += 1
-        try:
-            yield
-        finally:
-            self.count -= 1
-
-
-async def in_thread(
-    pool: ThreadPoolExecutor, work: Callable[[], T], lifetime: Lifetime | None = None
-) -> T:
-    """Run blocking work. If this is cancelled, wait until the thread has noticed.
-
-    Args:
-        lifetime: of the work; it ends if this is cancelled.
-    """
-    future = asyncio.get_running_loop().run_in_executor(pool, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if lifetime:
-            lifetime.end()
-        await asyncio.wait({future})
-        if not future.cancelled():
-            future.exception()
-        raise
 
 
 async def _disconnected(request: Request) -> None:

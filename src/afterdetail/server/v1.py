@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +27,7 @@ from afterdetail.schema.v1 import (
 from afterdetail.server import multipart
 from afterdetail.server.admission import Permit
 from afterdetail.server.body import media_type
-from afterdetail.server.calls import WORK_OF_LOOKING, Effort, receive, take_turn
+from afterdetail.server.calls import WORK_OF_LOOKING, Effort, work_on
 from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import EVENTS, JSON, detailed, seen, wanted
 from afterdetail.server.v1_stream import EventStream, events
@@ -52,7 +51,8 @@ class Doors:
         """What :meth:`detail` would do."""
         with self.service.door.inside():
             parse = partial(_parse, request, DetectRequest)
-            call, permit, lifetime = await receive(self.service, request, parse, OTHER_BODIES)
+            lifetime = self.service.lifetime()
+            call, _, permit = await self.service.let_in(request, parse, OTHER_BODIES)
             permit.work = WORK_OF_LOOKING * len(call.stages)
             work = self.service.begin(self._detect(call, permit, lifetime, wanted(request)), permit)
             return await self.service.while_connected(request, work, lifetime)
@@ -61,7 +61,8 @@ class Doors:
         """Find, repaint, tell."""
         with self.service.door.inside():
             parse = partial(_parse, request, DetailRequest)
-            call, permit, lifetime = await receive(self.service, request, parse, OTHER_BODIES)
+            lifetime = self.service.lifetime()
+            call, _, permit = await self.service.let_in(request, parse, OTHER_BODIES)
             self.service.admission.know(permit, Effort.of(call.stages))
             answer = wanted(request)
             if answer == EVENTS:
@@ -76,7 +77,7 @@ class Doors:
             dry = self.service.loaded().look(picture, call.stages, lifetime)
             return seen(call, dry, answer)
 
-        return await take_turn(self.service, call, permit, lifetime, work)
+        return await work_on(self.service, call, permit, lifetime, work)
 
     async def _detail(
         self,
@@ -90,9 +91,8 @@ class Doors:
             result = self.service.loaded().run(picture, call.stages, lifetime, listener)
             return result, detailed(call, result, answer)
 
-        began = time.time_ns()
-        result, response = await take_turn(self.service, call, permit, lifetime, work)
-        self.service.learn(result, began)
+        result, response = await work_on(self.service, call, permit, lifetime, work)
+        self.service.learn(result, permit)
         return response
 
     def _stream(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import replace
 
 from pydantic import BaseModel
@@ -14,6 +13,7 @@ from afterdetail.errors import AfterdetailError
 from afterdetail.results import DetailResult, DryRun
 from afterdetail.schema.request import ImageEncoding
 from afterdetail.schema.v1 import Call, detail_response, detect_response
+from afterdetail.server.answers import as_base64
 from afterdetail.types import Picture
 
 JSON = "application/json"
@@ -26,6 +26,9 @@ class Withheld(AfterdetailError):
     """There is no picture to send where nothing but a picture was asked for."""
 
     status, code = 403, "removed_for_safety"
+
+    def __init__(self) -> None:
+        super().__init__("the safety checker refused everything that was painted")
 
 
 def wanted(request: Request) -> str:
@@ -54,7 +57,7 @@ def seen(call: Call, dry: DryRun, answer: str) -> Response:
         return Response(images.encode(_preview(dry), ENCODINGS[answer].value), media_type=answer)
     drawn = None
     if call.preview:
-        drawn = _base64(_preview(dry), call.request.image_encoding)
+        drawn = as_base64(_preview(dry), call.request.image_encoding)
     return _json(detect_response(dry, drawn))
 
 
@@ -71,10 +74,10 @@ def detailed(call: Call, result: DetailResult, answer: str) -> Response:
     if answer not in ENCODINGS:
         image = None
         if not result.withheld:
-            image = _base64(result.picture, call.request.image_encoding)
+            image = as_base64(result.picture, call.request.image_encoding)
         return _json(detail_response(result, image))
     if result.withheld:
-        raise Withheld("the safety checker refused everything that was painted")
+        raise Withheld()
     headers = {
         "X-Objects-Detected": str(result.num_objects_detected),
         "X-Objects-Inpainted": str(result.num_objects_inpainted),
@@ -83,10 +86,6 @@ def detailed(call: Call, result: DetailResult, answer: str) -> Response:
     }
     data = images.encode(result.picture, ENCODINGS[answer].value)
     return Response(data, headers=headers, media_type=answer)
-
-
-def _base64(picture: Picture, encoding: ImageEncoding) -> str:
-    return base64.b64encode(images.encode(picture, encoding.value)).decode("ascii")
 
 
 def _json(body: BaseModel) -> Response:

@@ -16,7 +16,7 @@ from afterdetail.errors import AfterdetailError, DeadlineExceeded
 from afterdetail.lifetime import Lifetime
 from afterdetail.results import Found, Progress, Settled, Step
 from afterdetail.server import errors
-from afterdetail.server.service import Door
+from afterdetail.server.door import Door
 from afterdetail.server.v1_answers import EVENTS
 
 log = logging.getLogger("afterdetail.server")

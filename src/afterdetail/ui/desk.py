@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from afterdetail.errors import DeadlineExceeded
 from afterdetail.lifetime import Lifetime
 from afterdetail.results import DetailResult, Listener
 from afterdetail.server.calls import Effort
-from afterdetail.server.service import Service, in_thread
+from afterdetail.server.service import Service
+from afterdetail.server.threads import in_thread
 from afterdetail.stages import Stage
 from afterdetail.types import Picture
 from afterdetail.ui.drawing import Sketch, sketch
@@ -35,15 +35,15 @@ class Desk:
             InvalidInput: the file is no picture, or an option is wrong.
             Loading, DeadlineExceeded: as for any request.
         """
-        lifetime = self._lifetime()
+        service, lifetime = self.service, self.service.lifetime()
 
         def work() -> Sketch:
-            return sketch(self.service.loaded().look(self._read(file), [stage], lifetime))
+            return sketch(service.loaded().look(self._read(file), [stage], lifetime))
 
-        async with self._turn(client):
-            await asyncio.wait({asyncio.wrap_future(self.service.detailer)})
-            self.service.check_ready()
-            return await in_thread(self.service.workers, work, lifetime)
+        async with self._in_time(), service.turns.turn(client):
+            await asyncio.wait({asyncio.wrap_future(service.detailer)})
+            service.check_ready()
+            return await in_thread(service.workers, work, lifetime)
 
     @property
     def loading(self) -> bool:
@@ -59,19 +59,17 @@ class Desk:
             QueueFull, RateLimited: as for ``POST /adetailer``.
             AfterdetailError: the picture could not be detailed.
         """
-        service, lifetime = self.service, self._lifetime()
+        service, lifetime = self.service, self.service.lifetime()
         service.check_ready()
         permit = service.admission.admit(client, file.stat().st_size)
-        began = time.time_ns()
         try:
             service.admission.know(permit, Effort.of((stage,)))
-            async with self._turn(client):
-                permit.at_work = True
-                work = partial(self._detail, file, stage, lifetime, listener)
-                result = await in_thread(service.workers, work, lifetime)
+            work = partial(self._detail, file, stage, lifetime, listener)
+            async with self._in_time():
+                result = await service.take_turn(permit, lifetime, work)
         finally:
             service.admission.release(permit)
-        service.learn(result, began)
+        service.learn(result, permit)
         return result
 
     def _detail(
@@ -82,20 +80,17 @@ class Desk:
     def _read(self, file: Path) -> Picture:
         return images.decode(file.read_bytes(), max_pixels=self.service.settings.max_pixels)
 
-    def _lifetime(self) -> Lifetime:
-        return Lifetime(time.monotonic() + self.service.settings.request_timeout)
-
     @asynccontextmanager
-    async def _turn(self, client: str) -> AsyncIterator[None]:
-        """A place at the workbench; the server does not end before it is given back.
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Inside the server, which does not end before, and no longer than a request may take.
 
         Raises:
-            DeadlineExceeded: the time of a request is over, waiting included.
+            DeadlineExceeded: the time is over, waiting included.
         """
         limit = self.service.settings.request_timeout
         try:
             with self.service.door.inside():
-                async with asyncio.timeout(limit), self.service.turns.turn(client):
+                async with asyncio.timeout(limit):
                     yield
         except TimeoutError:
             raise DeadlineExceeded(f"not done within {limit:g} seconds") from None

@@ -17,7 +17,8 @@ from afterdetail.errors import InvalidInput
 from afterdetail.models.catalogue import Catalogue
 from afterdetail.server.app import PAGE
 from afterdetail.server.auth import client_of
-from afterdetail.server.service import Door, Service
+from afterdetail.server.door import Door
+from afterdetail.server.service import Service
 
 TICK_SECONDS = 0.3
 WELCOME = "Name: the name of your token. Password: the token itself."
