@@ -6,6 +6,7 @@ Defaults and ranges are those of the endpoint's contract; a wrong value raises
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from enum import StrEnum
 from numbers import Integral
@@ -227,6 +228,18 @@ class LibraryOptions(DetailOptions):
 
 
 Options = TypeVar("Options", bound=LibraryOptions)
+
+
+def random_seed() -> int:
+    """Any of 1..2^32-1."""
+    return secrets.randbelow(MAX_SEED) + 1
+
+
+def seeded(options: Options) -> Options:
+    """Options that know their seed, so that a picture can tell what it was made with."""
+    if options.seed is not None:
+        return options
+    return options.model_copy(update={"seed": random_seed()})
 
 
 def parse_options(options: Mapping[str, object]) -> LibraryOptions:

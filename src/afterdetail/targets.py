@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from afterdetail import masks
-from afterdetail.options import MAX_SEED, DetailOptions
+from afterdetail.options import MAX_SEED, DetailOptions, random_seed
 from afterdetail.recipes import Recipe, Wish
 from afterdetail.stages import Stage
 from afterdetail.types import Detection, Mask
@@ -92,7 +91,7 @@ def seeds_of(options: DetailOptions) -> Iterator[int]:
     while True:
         match options.seed:
             case None:
-                yield secrets.randbelow(MAX_SEED) + 1
+                yield random_seed()
             case int(first):
                 yield (first - 1 + index) % MAX_SEED + 1
             case seeds:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from afterdetail.cli.files import Task, beside, read_bytes, write
 from afterdetail.cli.report import Done, print_above, progress_of, say
 from afterdetail.errors import AfterdetailError, InvalidInput, ModelUnavailable, WeightsError
-from afterdetail.options import MAX_SEED, LibraryOptions
+from afterdetail.options import LibraryOptions, seeded
 
 if TYPE_CHECKING:
     from afterdetail.lifetime import Lifetime
@@ -127,9 +126,7 @@ class Work:
         return Done(task.source, task.output, seen.objects, 0, timings, dry=True)
 
     def _detail(self, task: Task) -> Done:
-        options = self.options
-        if options.seed is None:  # so that the picture can tell it
-            options = options.model_copy(update={"seed": secrets.randbelow(MAX_SEED) + 1})
+        options = seeded(self.options)
         result = self.detailer.detail(task.source, lifetime=self.lifetime, **options.model_dump())
         started = perf_counter()
         if not result.withheld:
@@ -140,16 +137,15 @@ class Work:
 
     def _write(self, task: Task, picture: Picture, options: LibraryOptions) -> None:
         from afterdetail.images import decode, encode
-        from afterdetail.images.infotext import told
-        from afterdetail.images.metadata import read_metadata, write_metadata
+        from afterdetail.images.infotext import finished
         from afterdetail.models.choose import choose
 
         given = read_bytes(task.source)
-        data = encode(picture, task.encoding)
         if self.manner.metadata:
             model = choose(options, picture.size, self.detailer.catalogue).model.name
-            metadata = told(read_metadata(given), options, model, picture.size)
-            data = write_metadata(data, task.encoding, metadata)
+            data = finished(picture, task.encoding, given, options, model)
+        else:
+            data = encode(picture, task.encoding)
         write(task.output, data)
         if self.manner.side_by_side:
             both = _joined(decode(given), picture)

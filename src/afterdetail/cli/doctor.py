@@ -21,6 +21,8 @@ from afterdetail.errors import AfterdetailError, ModelUnavailable
 if TYPE_CHECKING:
     import torch
 
+    from afterdetail.models.catalogue import ModelSpec
+
 UNWELL = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "ai-edge-litert", "numpy", "pillow")
 EXTRAS: Mapping[str, str] = {
@@ -84,7 +86,7 @@ def _examine(device_name: str | None, *, test: bool) -> Findings:
 
     device = pick_device(device_name)
     free, total = _memory(device)
-    here = {spec.name: _is_here(spec.name) for spec in built_in().models}
+    here = {spec.name: _is_here(spec) for spec in built_in().models}
     return Findings(
         version=__version__,
         python=platform.python_version(),
@@ -100,12 +102,11 @@ def _examine(device_name: str | None, *, test: bool) -> Findings:
     )
 
 
-def _is_here(name: str) -> bool:
-    from afterdetail.models.catalogue import built_in
+def _is_here(spec: ModelSpec) -> bool:
     from afterdetail.models.store import locate
 
     try:
-        locate(built_in().find(None, name))
+        locate(spec)
     except ModelUnavailable:
         return False
     return True

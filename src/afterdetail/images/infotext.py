@@ -9,9 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from afterdetail.errors import InvalidInput
-from afterdetail.images.metadata import JPEG_TEXTS, PARAMETERS, Metadata
+from afterdetail.images.codec import Encoding, encode
+from afterdetail.images.metadata import (
+    JPEG_TEXTS,
+    PARAMETERS,
+    Metadata,
+    read_metadata,
+    write_metadata,
+)
 from afterdetail.options import LibraryOptions
-from afterdetail.types import Size
+from afterdetail.types import Picture, Size
 
 OURS = ", ADetailer model:"
 """What an earlier turn has written begins so; the last turn is the one that is told."""
@@ -57,6 +64,18 @@ def told(metadata: Metadata, options: LibraryOptions, model: str, size: Size) ->
     return Metadata(metadata.exif, texts)
 
 
+def finished(
+    picture: Picture, encoding: Encoding, given: bytes, options: LibraryOptions, model: str
+) -> bytes:
+    """The file of a detailed picture, with the metadata of the one given, and its own.
+
+    Args:
+        options, model: as for :func:`told`.
+    """
+    metadata = told(read_metadata(given), options, model, picture.size)
+    return write_metadata(encode(picture, encoding), encoding, metadata)
+
+
 def options_in(metadata: Metadata) -> dict[str, object]:
     """The options that a picture was detailed with.
 
@@ -98,18 +117,31 @@ def _as_json(options: LibraryOptions, model: str) -> str:
 
 
 def _parameters(before: str, options: LibraryOptions, model: str, size: Size) -> str:
-    """A1111's form: prompt, negative prompt, then a line of settings, here with ours behind."""
+    """In A1111's form, with our settings behind those of the picture, if it has any."""
     ours = ", ".join(f"{name}: {_quoted(value)}" for name, value in _settings(options))
     before = before.split(OURS)[0].rstrip()
     if before:
         return f"{before}, {ours}"
-    width, height = size
-    negative = f"Negative prompt: {options.negative_prompt}\n" if options.negative_prompt else ""
-    return (
-        f"{options.prompt or ''}\n{negative}Steps: {options.steps}, "
-        f"Sampler: {options.sampler.value}, CFG scale: {options.cfg_scale:g}, "
-        f"Seed: {_first_seed(options)}, Size: {width}x{height}, Model: {_quoted(model)}, {ours}"
+    head = infotext(
+        options.prompt or "",
+        options.negative_prompt or "",
+        {
+            "Steps": options.steps,
+            "Sampler": options.sampler.value,
+            "CFG scale": f"{options.cfg_scale:g}",
+            "Seed": _first_seed(options),
+            "Size": f"{size[0]}x{size[1]}",
+            "Model": model,
+        },
     )
+    return f"{head}, {ours}"
+
+
+def infotext(prompt: str, negative_prompt: str, settings: Mapping[str, object]) -> str:
+    """A1111's form: the prompt, the negative prompt if there is one, and a line of settings."""
+    negative = [f"Negative prompt: {negative_prompt}"] if negative_prompt else []
+    line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items())
+    return "\n".join([prompt, *negative, line])
 
 
 def _settings(options: LibraryOptions) -> Iterable[tuple[str, str]]:

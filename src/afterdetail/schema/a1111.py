@@ -7,7 +7,6 @@ that was asked for is left out in silence.
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from afterdetail.models.catalogue import Catalogue, Kind
-from afterdetail.options import MAX_EXTENT, MAX_SEED, Order, Sampler
+from afterdetail.options import MAX_EXTENT, MAX_SEED, Order, Sampler, random_seed
 from afterdetail.schema.a1111_args import UNSET, AdetailerArgs, Img2ImgRequest, OverrideSettings
 from afterdetail.schema.a1111_samplers import find_sampler
 from afterdetail.schema.response import FieldProblem
@@ -245,7 +244,7 @@ def _chosen(tab: AdetailerArgs, request: Img2ImgRequest) -> Chosen:
 
 def _seed(seed: int, chosen: Chosen) -> int | list[int] | None:
     if seed == -1:
-        return [secrets.randbelow(MAX_SEED) + 1] if chosen.same_seed else None
+        return [random_seed()] if chosen.same_seed else None
     first = seed or MAX_SEED  # 0 is a seed there
     return [first] if chosen.same_seed else first
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from afterdetail import images
 from afterdetail.errors import AfterdetailError, InvalidInput
-from afterdetail.images.infotext import told
-from afterdetail.images.metadata import read_metadata, write_metadata
+from afterdetail.images.infotext import finished
 from afterdetail.models.catalogue import Catalogue
 from afterdetail.models.choose import choose
-from afterdetail.options import MAX_SEED
+from afterdetail.options import seeded
 from afterdetail.results import DetailedObject, DetailResult, Outcome
 from afterdetail.stages import Stage
 from afterdetail.ui import markup, snippets
@@ -184,7 +182,7 @@ class Handlers:
             return
         yield self._state(markup.said("Waiting for a turn."), busy=True)
         try:
-            stage = with_seed(stage_of(values, visit.skipped))
+            stage = seeded(stage_of(values, visit.skipped))
             follower = follow(_planned(visit.sketch.objects))
             work = asyncio.create_task(
                 self.desk.detail(visit.file, stage, request.username or "", follower.hear)
@@ -220,10 +218,9 @@ class Handlers:
         self, visit: Visit, stage: Stage, result: DetailResult, encoding: images.Encoding
     ) -> str:
         """Write the picture where Gradio serves it from, with how it was made in its metadata."""
-        size = result.picture.size
-        model = choose(stage, size, self.desk.service.loaded().catalogue).model.name
-        metadata = told(read_metadata(visit.file.read_bytes()), stage, model, size)
-        data = write_metadata(images.encode(result.picture, encoding), encoding, metadata)
+        picture, catalogue = result.picture, self.desk.service.loaded().catalogue
+        model = choose(stage, picture.size, catalogue).model.name
+        data = finished(picture, encoding, visit.file.read_bytes(), stage, model)
         name = f"{visit.file.stem}-detailed.{encoding}"
         return str(save_bytes_to_cache(data, name, self.cache))
 
@@ -257,13 +254,6 @@ async def watched(work: asyncio.Task[DetailResult], follower: Follower) -> Async
             work.cancel()
             with suppress(asyncio.CancelledError, AfterdetailError):
                 await work
-
-
-def with_seed(stage: Stage) -> Stage:
-    """A stage that knows its seed, so that its picture can tell it."""
-    if stage.seed is not None:
-        return stage
-    return stage.model_copy(update={"seed": secrets.randbelow(MAX_SEED) + 1})
 
 
 def _planned(objects: Iterable[DetailedObject]) -> list[DetailedObject]:
