@@ -44,7 +44,7 @@ PAGES = (
 ELSEWHERE = {
     "make demo": "its script is run by the README's tests",
     "afterdetail doctor": "has tests of its own",
-    "pip install 'afterdetail[ui]'": "needs the index of packages",
+    "pip install '.[ui]'": "needs the index of packages",
     "afterdetail models pull sd15": "needs the hub",
     "afterdetail detail portrait.png -o detailed.png --models sd15 --strength 0.4": "needs sd15",
     "afterdetail serve --models sd15 --ui": "needs sd15",
