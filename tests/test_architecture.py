@@ -87,6 +87,16 @@ def test_the_engine_hears_nothing_of_the_web(room: str, forbidden: set[str]) -> 
         assert not {name.split(".")[0] for name in imported_modules(path)} & forbidden, path
 
 
+def test_only_deploy_knows_of_ray() -> None:
+    knowing = {
+        room_of(path)
+        for path in FILES
+        for name in imported_modules(path)
+        if name.split(".")[0] == "ray"
+    }
+    assert knowing == {"deploy"}
+
+
 @pytest.mark.parametrize("module", ["afterdetail", "afterdetail.cli.main"])
 def test_light_modules_do_not_load_torch(module: str) -> None:
     heavy = "('torch', 'diffusers', 'transformers', 'gradio', 'ray')"

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class AfterdetailError(Exception):
@@ -41,6 +41,18 @@ class AfterdetailError(Exception):
     def __init__(self, message: str, *, public: str | None = None) -> None:
         super().__init__(message)
         self.public = public or message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process and back: the constructors of the classes below take other things."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[AfterdetailError], args: tuple[Any, ...], state: dict[str, Any]
+) -> AfterdetailError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidInput(AfterdetailError):

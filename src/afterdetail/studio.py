@@ -18,7 +18,7 @@ from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job, Progress
 from afterdetail.engine.placement import Placement, Resident, Visiting
 from afterdetail.engine.scheduler import Scheduler
-from afterdetail.engine.service import EngineService
+from afterdetail.engine.service import EngineService, Ticket
 from afterdetail.engine.stats import EngineStats
 from afterdetail.errors import EngineStopped, InvalidInput
 from afterdetail.lifetime import Lifetime
@@ -181,7 +181,7 @@ class LocalSitting:
     models: Mapping[Choice, Loaded]
     lifetime: Lifetime
 
-    def begin(self, orders: Sequence[Order]) -> Sequence[Commission]:
+    def begin(self, orders: Sequence[Order]) -> Sequence[Ticket]:
         """See :class:`Sitting`."""
         jobs = [self._job(order) for order in orders]
         sizes = sorted({(job.mask.shape[1], job.mask.shape[0]) for job in jobs})

@@ -44,6 +44,10 @@ class Ticket:
         """Wait so long at most; whether it is done then."""
         return bool(wait({self._future}, seconds).done)
 
+    def on_done(self, action: Callable[[], None]) -> None:
+        """Have ``action`` run when it is done, in the engine's thread; at once if it is."""
+        self._future.add_done_callback(lambda _: action())
+
     def abort(self) -> None:
         """Stop at the next step; :meth:`result` then raises ``Aborted``."""
         self._service.abort(self)

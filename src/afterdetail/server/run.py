@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +25,7 @@ from afterdetail.server.service import Service
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
+    from afterdetail.studio import Studio
 
 SWITCH_SECONDS = 0.001
 """Between threads that want Python's lock. At Python's own 5 ms the event loop, which lets go of it
@@ -54,7 +57,7 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     _say(_which(load_catalogue(models)))
     logs.configure(settings.log_format)
-    loading = _load_in_background(models, device, settings)
+    loading = load_in_background(partial(make_detailer, models, settings, device))
     app = create_app(loading, settings, page=page)
     config = uvicorn.Config(
         app,
@@ -102,25 +105,13 @@ class PoliteServer(uvicorn.Server):
         return await super().on_tick(counter) or (door.closing and door.count == 0)
 
 
-def _load_in_background(
-    models: str | Path, device: str | None, settings: Settings
-) -> Future[Detailer]:
+def load_in_background(make: Callable[[], Detailer]) -> Future[Detailer]:
     """A detailer with its weights in memory; the thread dies with the process."""
     loading: Future[Detailer] = Future()
 
     def load() -> None:
         try:
-            from afterdetail.pipeline import Detailer  # takes seconds: it loads torch
-
-            detailer = Detailer(
-                models,
-                device,
-                deterministic=settings.deterministic,
-                max_objects=settings.max_objects,
-                safety=_safety(settings),
-                backend=settings.backend,
-                memory=settings.memory,
-            )
+            detailer = make()
             detailer.load()
         except BaseException as error:
             loading.set_exception(error)
@@ -129,6 +120,31 @@ def _load_in_background(
 
     threading.Thread(target=load, name="load-models", daemon=True).start()
     return loading
+
+
+def make_detailer(
+    models: str | Path,
+    settings: Settings,
+    device: str | None = None,
+    studio: Studio | None = None,
+) -> Detailer:
+    """A detailer as the settings say. Raises as :class:`~afterdetail.Detailer`.
+
+    Args:
+        studio: what paints, if not models on ``device``.
+    """
+    from afterdetail.pipeline import Detailer  # takes seconds: it loads torch
+
+    return Detailer(
+        models,
+        device,
+        deterministic=settings.deterministic,
+        max_objects=settings.max_objects,
+        safety=_safety(settings),
+        backend=settings.backend,
+        memory=settings.memory,
+        studio=studio,
+    )
 
 
 def _safety(settings: Settings) -> SafetyPolicy | Literal["off"]:

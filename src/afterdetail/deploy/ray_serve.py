@@ -1,0 +1,171 @@
+"""The deployments: ingresses, which are the server as everywhere, and engines, which paint for all.
+
+``afterdetail.deploy.ray_serve:application`` is what a Ray Serve config file imports; its ``args``
+are :class:`~afterdetail.deploy.options.ClusterOptions`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from afterdetail.config import load_settings
+from afterdetail.deploy.engine_replica import EngineReplica, MakeStudio, studio_of
+from afterdetail.deploy.options import ClusterOptions
+from afterdetail.deploy.remote import EngineLost, RemoteStudio, Send
+from afterdetail.deploy.wire import Call, News
+from afterdetail.errors import InvalidInput, QueueFull
+from afterdetail.server import logs
+from afterdetail.server.app import create_app
+from afterdetail.server.auth import check_exposure, is_loopback
+from afterdetail.server.run import SWITCH_SECONDS, load_in_background, make_detailer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+NAME = "afterdetail"
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # or a hung one keeps its calls for 27 s
+}
+LOGGING = {"enable_access_log": False}  # the server's own line has more to say
+MANY = 10_000
+"""Requests in one ingress, as far as Ray is concerned: admission is the server's own."""
+
+
+class IngressReplica:
+    """The HTTP server, with engines elsewhere."""
+
+    def __init__(self, engine: Any, options: ClusterOptions) -> None:
+        self._engine = engine
+        self._options = options
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        settings = load_settings()
+        if not self._options.anonymous:
+            check_exposure("this cluster's proxies", settings)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        logs.configure(settings.log_format)
+        studio = RemoteStudio(sender(self._engine))
+        make = partial(make_detailer, self._options.models, settings, studio=studio)
+        return create_app(load_in_background(make), settings)
+
+
+def sender(engine: Any) -> Send:
+    """Sends calls through a handle of Ray Serve's."""
+    from ray import exceptions
+    from ray.serve.exceptions import (
+        BackPressureError,
+        DeploymentUnavailableError,
+        ReplicaUnavailableError,
+    )
+
+    gone = (
+        exceptions.RayActorError,  # died, or cannot be reached
+        exceptions.NodeDiedError,
+        exceptions.ObjectLostError,  # an answer, together with the node it lay on
+        exceptions.OwnerDiedError,
+        exceptions.WorkerCrashedError,
+        ReplicaUnavailableError,
+        DeploymentUnavailableError,
+    )
+
+    async def send(call: Call, elsewhere: bool) -> AsyncGenerator[News, None]:
+        warm = "" if elsewhere else call.checkpoint
+        news = engine.options(stream=True, multiplexed_model_id=warm).paint.remote(call)
+        try:
+            async for one in news:
+                yield one
+        except BackPressureError:
+            raise QueueFull("all engines are busy; try again later") from None
+        except gone as error:
+            raise EngineLost(type(error).__name__) from None
+        finally:
+            news.cancel()  # does nothing to one that is done
+
+    return send
+
+
+def application(options: ClusterOptions, make: MakeStudio = studio_of) -> Any:
+    """The application of these options, for ``serve.run`` and for config files.
+
+    Args:
+        make: what makes an engine's studio.
+    """
+    from ray import serve
+
+    engines = serve.deployment(EngineReplica).options(
+        name="Engine",
+        max_ongoing_requests=options.orders_at_once,
+        max_queued_requests=options.most_waiting,
+        ray_actor_options={
+            "num_cpus": options.engine_cpus,
+            "num_gpus": options.engine_gpus,
+            "resources": options.engine_resources,
+        },
+        logging_config=LOGGING,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=20,
+        **_number(options),
+    )
+    ingress = serve.deployment(serve.ingress()(IngressReplica)).options(
+        name="Ingress",
+        num_replicas=options.ingresses,
+        max_ongoing_requests=MANY,
+        ray_actor_options={"num_cpus": options.ingress_cpus},
+        logging_config=LOGGING,
+        graceful_shutdown_timeout_s=30,
+    )
+    return ingress.bind(engines.bind(options, make), options)
+
+
+def _number(options: ClusterOptions) -> dict[str, Any]:
+    if options.max_engines <= options.engines:
+        return {"num_replicas": options.engines}
+    return {
+        "num_replicas": None,
+        "autoscaling_config": {
+            "min_replicas": options.engines,
+            "max_replicas": options.max_engines,
+            "target_ongoing_requests": options.target_orders,
+            "upscale_delay_s": 5,
+            "downscale_delay_s": 300,
+        },
+    }
+
+
+def run(address: str | None, host: str, port: int, options: ClusterOptions) -> None:
+    """Serve from a cluster until a signal ends it. The cluster itself is left running.
+
+    Args:
+        address: of the cluster; None for one of this machine alone, which ends with this process.
+
+    Raises:
+        InvalidInput: Ray is not installed, the settings are wrong, or there is no such cluster.
+    """
+    settings = load_settings()
+    check_exposure(host, settings)
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    try:
+        import ray
+        from ray import serve
+    except ImportError:
+        raise InvalidInput("ray_missing", "install Ray: pip install 'afterdetail[ray]'") from None
+    try:
+        ray.init(address=address or "local", include_dashboard=None if address else False)
+    except ConnectionError:
+        raise InvalidInput("ray_missing", f"there is no Ray cluster at {address}") from None
+    shown = options.model_copy(update={"anonymous": is_loopback(host) or options.anonymous})
+    serve.start(http_options={"host": host, "port": port})
+    with suppress(KeyboardInterrupt):
+        serve.run(application(shown), name=NAME, route_prefix="/")
+        sys.stderr.write(f"afterdetail serves from a cluster at http://{host}:{port}\n")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    serve.delete(NAME)
+    ray.shutdown()

@@ -1,0 +1,110 @@
+"""An engine's own side, in this process and without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from afterdetail.deploy import engine_replica
+from afterdetail.deploy.engine_replica import EngineReplica, watch
+from afterdetail.deploy.options import ClusterOptions
+from afterdetail.deploy.wire import Call, News
+from afterdetail.errors import DeadlineExceeded, ModelUnavailable
+from afterdetail.lifetime import Lifetime
+from afterdetail.models.catalogue import Source
+from afterdetail.studio import LocalStudio, Order, make_studio
+
+
+@pytest.fixture(scope="module")
+def studio() -> Iterator[LocalStudio]:
+    made = make_studio("cpu")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def replica(studio: LocalStudio, monkeypatch: pytest.MonkeyPatch) -> EngineReplica:
+    async def hold(name: str) -> str:
+        return name
+
+    monkeypatch.setattr(engine_replica, "holder", lambda _: hold)
+    return EngineReplica(ClusterOptions(models="tiny"), lambda *_: studio)
+
+
+def told(replica: EngineReplica, call: Call) -> list[News]:
+    async def collect() -> list[News]:
+        return [news async for news in replica.paint(call)]
+
+    return asyncio.run(collect())
+
+
+def test_no_orders_are_a_sign_of_life(replica: EngineReplica) -> None:
+    (news,) = told(replica, Call(()))
+    assert news.report.models.models > 0
+    assert news.outcomes == {}
+
+
+def test_it_paints_what_the_studio_paints(
+    replica: EngineReplica, studio: LocalStudio, order: Order
+) -> None:
+    slow = replace(order, steps=40, strength=1)
+    news = told(replica, Call((order, slow), seconds=60))
+    outcomes = {index: one for each in news for index, one in each.outcomes.items()}
+    (ticket,) = studio.open({order.choice}, Lifetime()).begin([order])
+    np.testing.assert_array_equal(outcomes[0], ticket.result())
+    assert isinstance(outcomes[1], np.ndarray)
+    steps = [each.progress[1].step for each in news if 1 in each.progress]
+    assert steps == sorted(set(steps))
+    assert len({each.report.engine for each in news}) == 1
+
+
+def test_a_deadline_is_kept(replica: EngineReplica, order: Order) -> None:
+    long = replace(order, steps=200, strength=1)
+    *_, last = told(replica, Call((long,), seconds=0.05))
+    assert isinstance(last.outcomes[0], DeadlineExceeded)
+
+
+def test_what_cannot_be_loaded_is_told(replica: EngineReplica, order: Order) -> None:
+    spec = replace(order.choice.model, name="gone", source=Source(path="/nowhere"))
+    gone = replace(order, choice=replace(order.choice, model=spec))
+    *_, last = told(replica, Call((gone,)))
+    assert isinstance(last.outcomes[0], ModelUnavailable)
+
+
+def test_whoever_leaves_takes_the_jobs_along(
+    replica: EngineReplica, studio: LocalStudio, order: Order
+) -> None:
+    long = replace(order, steps=200, strength=1)
+
+    async def leave() -> None:
+        paper = replica.paint(Call((long,)))
+        async for news in paper:
+            if news.progress:
+                break
+        await paper.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(leave())
+    until = time.monotonic() + 20
+    while studio.stats.jobs and time.monotonic() < until:
+        time.sleep(0.01)
+    assert studio.stats.jobs == 0
+
+
+@pytest.mark.parametrize(("alive", "seconds"), [(False, 0.0), (True, 9.0)])
+def test_the_watchdog_ends_a_process_that_does_nothing(
+    alive: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        seconds_since_tick = seconds
+
+    Broken.alive = alive  # type: ignore[attr-defined]
+    ended = threading.Event()
+    monkeypatch.setattr("os._exit", lambda _: ended.set())
+    watch(Broken(), patience=8)  # type: ignore[arg-type]
+    assert ended.is_set()
