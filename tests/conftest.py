@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("AFTERDETAIL_BACKEND", "eager")
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to its background jobs: to ignore Ctrl-C, in all they start, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
