@@ -6,6 +6,7 @@ Defaults and ranges are those of the endpoint's contract; a wrong value raises
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
@@ -87,6 +88,10 @@ def _one_number(value: Any) -> Any:
     if isinstance(value, str):
         raise PydanticCustomError("number_type", "a number is needed, not text")
     return int(value) if isinstance(value, Integral) else value
+
+
+SEED_KINDS = frozenset({"integer", "list", "null"})
+"""Pydantic names the branches of a union in what it says of a wrong value; nobody else does."""
 
 
 def _seed_kind(value: Any) -> str:
@@ -256,10 +261,14 @@ def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
     try:
         return kind.model_validate(options)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         field = str(first["loc"][0]) if first["loc"] else "objects"
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             raise UnknownName("option", field, kind.model_fields, field=field) from None
-        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "enum":
+            known = re.findall("'([^']+)'", first["ctx"]["expected"])
+            raise UnknownName(field, str(first["input"]), known, field=field) from None
+        tags = SEED_KINDS if field == "seed" else frozenset()
+        place = ".".join(str(part) for part in first["loc"] if part not in tags)
         message = f"{place}: {first['msg']}, not {first['input']!r:.80}" if place else first["msg"]
         raise InvalidInput(first["type"], message, field=field) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,23 @@ def test_from_the_original_the_same_picture_comes_again(
     assert np.array_equal(pixels(out), pixels(detailed))
 
 
+def test_options_given_are_in_place_of_those_told(
+    detailed: Path, face: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "stronger.png"
+    given = ("--from", str(face), "-o", str(out), "--strength", "1", "--memory", "low")
+    assert main(["again", str(detailed), *given]) == 0
+    assert not np.array_equal(pixels(out), pixels(detailed))
+    with Image.open(out) as image:
+        said = json.loads(image.text["afterdetail"])  # type: ignore[attr-defined]
+    assert said["stages"][0].items() >= {"strength": 1.0, "steps": 3, "prompt": "a, b: c"}.items()
+
+
 def test_without_metadata_there_is_nothing_to_go_by(
     face: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["again", str(face), "-o", str(tmp_path / "x.png")]) == 2
-    assert "does not say how it was detailed" in capsys.readouterr().err
+    assert "skimage_astronaut.png: the picture does not say how it" in capsys.readouterr().err
 
 
 def test_metadata_can_be_left_out(face: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from afterdetail.cli.detail import detail
-from afterdetail.cli.options import takes_detail_options
+from afterdetail.cli.options import takes_changes, takes_detail_options
 from afterdetail.errors import InvalidInput
 from afterdetail.options import LibraryOptions
 
@@ -29,6 +29,27 @@ def parsed(*arguments: str) -> LibraryOptions:
 
 def test_nothing_given_is_all_defaults() -> None:
     assert parsed() == LibraryOptions()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ([], {}),
+        (["--strength", "0.9"], {"strength": 0.9}),  # the default, but given
+        (["--seed", "5", "--sampler", "lms"], {"seed": 5, "sampler": "LMS"}),
+        (["--union-masks", "--no-color-match"], {"union_masks": True, "color_match": False}),
+    ],
+)
+def test_changes_are_what_was_given(arguments: list[str], changes: dict[str, Any]) -> None:
+    given: list[dict[str, object]] = []
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    def command(changes: dict[str, object]) -> None:
+        given.append(changes)
+
+    app.command()(takes_changes(command))
+    app(arguments, standalone_mode=False)
+    assert given == [changes]
 
 
 def test_every_request_field_is_an_option_of_detail() -> None:
@@ -64,6 +85,7 @@ def test_every_request_field_is_an_option_of_detail() -> None:
         (["--detector", "a,b.pt"], {"detector": "a,b.pt"}),
         (["--tile", "640"], {"tile": 640}),
         (["--union-masks"], {"union_masks": True}),
+        (["--no-prompt-marks"], {"prompt_marks": False}),
     ],
 )
 def test_an_option_sets_its_field(arguments: list[str], fields: dict[str, Any]) -> None:
@@ -76,7 +98,8 @@ def test_an_option_sets_its_field(arguments: list[str], fields: dict[str, Any]) 
         (["--steps", "0"], "--steps: "),
         (["--strength", "nan"], "--strength: "),
         (["--cfg-scale", "51"], "--cfg-scale: "),
-        (["--seed", "0"], "--seed: "),
+        (["--seed", "0"], "--seed: Input should be greater than 0"),
+        (["--sampler", "euler"], "--sampler: unknown sampler 'EULER'; closest: K_EULER"),
         (["--seed", "1", "--seed", "4294967296"], "--seed: "),
         (["--mask-blur", "-1"], "--mask-blur: "),
         (["--lora", "a=much"], "--lora: 'a=much' is not NAME=WEIGHT"),
@@ -94,7 +117,7 @@ def test_a_value_out_of_range_names_its_option(arguments: list[str], named: str)
     ("arguments", "message"),
     [
         (["--steps", "many"], "'--steps': Input should be a valid integer"),
-        (["--sampler", "FAST"], "'FAST' is not one of 'PNDM'"),
+        (["--order", "best"], "'best' is not one of 'confidence'"),
         (["--mask-feather", "3"], "No such option: --mask-feather"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from afterdetail.errors import InvalidInput
-from afterdetail.images.infotext import model_in, options_in, told
+from afterdetail.images.infotext import model_in, stages_in, told
 from afterdetail.images.metadata import Metadata
 from afterdetail.options import parse_options
 
@@ -14,7 +14,7 @@ GENERATED = "a cat\nNegative prompt: dog\nSteps: 30, Sampler: Euler, Seed: 7, Si
 
 def parameters(before: str = "", **options: object) -> str:
     metadata = Metadata(texts={"parameters": before} if before else {})
-    return told(metadata, parse_options(options), "tiny", (64, 32)).texts["parameters"]
+    return told(metadata, [parse_options(options)], "tiny", (64, 32)).texts["parameters"]
 
 
 def test_a_picture_without_parameters_gets_some() -> None:
@@ -39,17 +39,27 @@ def test_a_second_turn_replaces_the_first() -> None:
     assert parameters(once, strength=0.5) == parameters(GENERATED, strength=0.5)
 
 
+def test_stages_are_numbered_as_the_extension_s_tabs() -> None:
+    stages = [parse_options({"seed": 5}), parse_options({"detector": "eyes_mesh_mediapipe"})]
+    text = told(Metadata(), stages, "tiny", (8, 8)).texts["parameters"]
+    assert "Seed: 5" in text
+    assert "ADetailer model: face_full_mediapipe" in text
+    assert "ADetailer model 2nd: eyes_mesh_mediapipe" in text
+    assert text.count("ADetailer version") == 1
+
+
 def test_folders_are_nobody_s_business() -> None:
     options = parse_options({"detector": "/home/me/face.pt,hand_mediapipe"})
-    metadata = told(Metadata(), options, "tiny", (8, 8))
+    metadata = told(Metadata(), [options], "tiny", (8, 8))
     assert "/home/me" not in "".join(metadata.texts.values())
-    assert options_in(metadata)["detector"] == "face.pt,hand_mediapipe"
+    assert stages_in(metadata)[0]["detector"] == "face.pt,hand_mediapipe"
 
 
 def test_options_are_read_back() -> None:
-    given = {"prompt": "ü", "seed": [1, 2], "loras": {"x": 0.5}, "sampler": "LCM"}
-    metadata = told(Metadata(), parse_options(given), "tiny", (8, 8))
-    assert parse_options(options_in(metadata)) == parse_options(given)
+    given = [{"prompt": "ü", "seed": [1, 2], "loras": {"x": 0.5}, "sampler": "LCM"}, {"seed": 3}]
+    stages = [parse_options(options) for options in given]
+    metadata = told(Metadata(), stages, "tiny", (8, 8))
+    assert [parse_options(options) for options in stages_in(metadata)] == stages
     assert model_in(metadata) == "tiny"
 
 
@@ -57,4 +67,4 @@ def test_options_are_read_back() -> None:
 def test_a_picture_that_does_not_say_is_refused(text: str | None) -> None:
     texts = {} if text is None else {"afterdetail": text}
     with pytest.raises(InvalidInput, match="does not say"):
-        options_in(Metadata(texts=texts))
+        stages_in(Metadata(texts=texts))

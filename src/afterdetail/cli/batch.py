@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from afterdetail.cli.files import Task, beside, read_bytes, write
 from afterdetail.cli.report import Done, print_above, progress_of, say
 from afterdetail.errors import AfterdetailError, InvalidInput, ModelUnavailable, WeightsError
-from afterdetail.options import LibraryOptions, seeded
+from afterdetail.options import seeded
+from afterdetail.stages import Stage
 
 if TYPE_CHECKING:
     from afterdetail.lifetime import Lifetime
@@ -41,7 +42,7 @@ class Manner:
 def detail_all(
     detailer: Detailer,
     tasks: Sequence[Task],
-    options: LibraryOptions,
+    stages: Sequence[Stage],
     manner: Manner,
     *,
     raise_for_one: bool = True,
@@ -53,7 +54,7 @@ def detail_all(
             with the only one.
     """
     failed = 0
-    with progress_of(len(tasks)) as progress, _several_at_once(detailer, options, manner) as run:
+    with progress_of(len(tasks)) as progress, _several_at_once(detailer, stages, manner) as run:
         for task, result in progress.track(run(tasks), total=len(tasks), description="detailing"):
             try:
                 done = result()
@@ -73,7 +74,7 @@ Results = Iterator[tuple[Task, Callable[[], Done]]]
 
 @contextmanager
 def _several_at_once(
-    detailer: Detailer, options: LibraryOptions, manner: Manner
+    detailer: Detailer, stages: Sequence[Stage], manner: Manner
 ) -> Iterator[Callable[[Sequence[Task]], Results]]:
     """Work on a few pictures at a time: the engine denoises all their objects together.
 
@@ -83,7 +84,7 @@ def _several_at_once(
 
     lifetime = Lifetime()
     pool = ThreadPoolExecutor(AT_ONCE)
-    work = Work(detailer, options, manner, lifetime)
+    work = Work(detailer, stages, manner, lifetime)
 
     def results_of(tasks: Sequence[Task]) -> Results:
         begun: deque[tuple[Task, Future[Done]]] = deque()
@@ -107,7 +108,7 @@ class Work:
     """What is done with each picture."""
 
     detailer: Detailer
-    options: LibraryOptions
+    stages: Sequence[Stage]
     manner: Manner
     lifetime: Lifetime
 
@@ -119,37 +120,42 @@ class Work:
         from afterdetail.preview import draw
 
         started = perf_counter()
-        seen = self.detailer.dry_run(task.source, **self.options.model_dump())
+        seen = self.detailer.dry_run(task.source, stages=_plain(self.stages))
         drawn = draw(seen.picture, [item.detection for item in seen.objects], seen.masks)
         write(task.output, encode(drawn, task.encoding))
         timings = {"detect": perf_counter() - started}
         return Done(task.source, task.output, seen.objects, 0, timings, dry=True)
 
     def _detail(self, task: Task) -> Done:
-        options = seeded(self.options)
-        result = self.detailer.detail(task.source, lifetime=self.lifetime, **options.model_dump())
+        stages = [seeded(stage) for stage in self.stages]
+        result = self.detailer.detail(task.source, stages=_plain(stages), lifetime=self.lifetime)
         started = perf_counter()
         if not result.withheld:
-            self._write(task, result.picture, options)
+            self._write(task, result.picture, stages)
         timings = {**result.timings, "encode": perf_counter() - started}
         output = None if result.withheld else task.output
         return Done(task.source, output, result.objects, result.jobs_refused, timings)
 
-    def _write(self, task: Task, picture: Picture, options: LibraryOptions) -> None:
+    def _write(self, task: Task, picture: Picture, stages: Sequence[Stage]) -> None:
         from afterdetail.images import decode, encode
         from afterdetail.images.infotext import finished
         from afterdetail.models.choose import choose
 
         given = read_bytes(task.source)
         if self.manner.metadata:
-            model = choose(options, picture.size, self.detailer.catalogue).model.name
-            data = finished(picture, task.encoding, given, options, model)
+            model = choose(stages[0], picture.size, self.detailer.catalogue).model.name
+            data = finished(picture, task.encoding, given, stages, model)
         else:
             data = encode(picture, task.encoding)
         write(task.output, data)
         if self.manner.side_by_side:
             both = _joined(decode(given), picture)
             write(beside(task), encode(both, task.encoding))
+
+
+def _plain(stages: Sequence[Stage]) -> list[dict[str, object]]:
+    """As the library takes them."""
+    return [stage.model_dump() for stage in stages]
 
 
 def _joined(before: Picture, after: Picture) -> Picture:
@@ -163,6 +169,6 @@ def _joined(before: Picture, after: Picture) -> Picture:
 
 def _concerns_every_picture(error: AfterdetailError) -> bool:
     """Whether the next picture would fail the same way: an option is wrong, a model missing."""
-    if isinstance(error, InvalidInput) and error.field in LibraryOptions.model_fields:
+    if isinstance(error, InvalidInput) and error.field in Stage.model_fields:
         return True
     return isinstance(error, (ModelUnavailable, WeightsError))

@@ -14,11 +14,13 @@ from afterdetail.cli.options import (
     AsJson,
     Device,
     ImageEncoding,
+    Memory,
     Metadata,
     Models,
     takes_detail_options,
 )
 from afterdetail.cli.quiet import quiet_libraries
+from afterdetail.cli.stages import stages_of
 from afterdetail.cli.watch import Watcher, watch_folders
 from afterdetail.options import LibraryOptions
 
@@ -41,8 +43,17 @@ def detail(
         ),
     ],
     options: LibraryOptions,
+    stages: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Several turns, faces and then eyes: a .json or .toml file with the options of "
+            "each. Those given here are for every stage that does not have its own.",
+        ),
+    ] = None,
     models: Models = DEFAULT_MODELS,
     device: Device = None,
+    memory: Memory = "high",
     image_encoding: ImageEncoding = None,
     as_json: AsJson = False,
     dry_run: Annotated[
@@ -66,7 +77,9 @@ def detail(
     """Find the objects of pictures, repaint each, put them back."""
     from afterdetail.prompts import styles
 
-    styles.find(options.style_preset)
+    turns = stages_of(stages, options)
+    for turn in turns:
+        styles.find(turn.style_preset)
     manner = Manner(as_json, side_by_side, metadata, dry_run)
     watcher = Watcher.of(inputs, out, image_encoding) if watch else None
     tasks = () if watcher else plan(inputs, out, image_encoding)
@@ -78,10 +91,10 @@ def detail(
     with quiet_libraries():
         from afterdetail.pipeline import Detailer
 
-        with Detailer(models, device=device) as detailer:
+        with Detailer(models, device=device, memory=memory) as detailer:
             if watcher:
-                watch_folders(watcher, detailer, options, manner)
+                watch_folders(watcher, detailer, turns, manner)
                 return
-            failed = detail_all(detailer, tasks, options, manner)
+            failed = detail_all(detailer, tasks, turns, manner)
     if failed:
         raise typer.Exit(SOME_FAILED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -28,6 +28,10 @@ Models = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(metavar="cpu|cuda|mps", help="Where to compute.", show_default="the fastest"),
+]
+Memory = Annotated[
+    Literal["high", "low"],
+    typer.Option(help="low: for small cards; what is not needed waits in host memory. Slower."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ImageEncoding = Annotated[
@@ -53,6 +57,8 @@ HELP = {
     ),
 }
 """Where the command line says it otherwise than the request does."""
+WORDS = {"null": "not given", "Null": "Not given", "init_image": "IN"}
+"""The request's, and what they are here."""
 
 
 def takes_detail_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,17 +68,42 @@ def takes_detail_options(command: Callable[..., None]) -> Callable[..., None]:
     are the command line's business, ranges are checked by :func:`parse_options`.
     """
 
-    @functools.wraps(command)
     def with_options(**given: Any) -> None:
         fields = {name: given.pop(name) for name in LibraryOptions.model_fields}
         command(options=_validated(fields), **given)
 
+    return _with_fields(command, with_options, "options", has_defaults=True)
+
+
+def takes_changes(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that changes options: it gets those that were given, by name, as
+    ``changes``.
+    """
+
+    def with_changes(**given: Any) -> None:
+        fields = {name: given.pop(name) for name in LibraryOptions.model_fields}
+        changes = _validated(fields).model_dump(exclude_unset=True)
+        command(changes=changes, **given)
+
+    return _with_fields(command, with_changes, "changes", has_defaults=False)
+
+
+def _with_fields(
+    command: Callable[..., None],
+    called: Callable[..., None],
+    replaced: str,
+    *,
+    has_defaults: bool,
+) -> Callable[..., None]:
+    """``called`` with the command's parameters, and one for each field in place of ``replaced``."""
     signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
-    parameters = [*own, *(_parameter(*item) for item in LibraryOptions.model_fields.items())]
-    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {item.name: item.annotation for item in parameters}
-    return with_options
+    own = [parameter for name, parameter in signature.parameters.items() if name != replaced]
+    fields = LibraryOptions.model_fields.items()
+    parameters = [*own, *(_parameter(*item, has_default=has_defaults) for item in fields)]
+    functools.update_wrapper(called, command)
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {item.name: item.annotation for item in parameters}
+    return called
 
 
 def default_of(field: str) -> Any:
@@ -80,30 +111,41 @@ def default_of(field: str) -> Any:
     return LibraryOptions.model_fields[field].default
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, *, has_default: bool) -> inspect.Parameter:
     kind = _plain_type(field.annotation)
+    default = field.default if has_default else None
     option = typer.Option(
-        f"--{name.replace('_', '-')}",
+        _flag(name, kind, default),
         *ALIASES.get(name, ()),
         help=_help(name, field, kind),
-        show_default=field.default is not None,
+        show_default=default is not None,
         metavar=METAVARS.get(name),
         case_sensitive=False,
         rich_help_panel="What to find, and how to repaint it",
     )
+    if name == "sampler":  # too many for a list of choices
+        kind = str
     annotation: Any = list[kind] | None if name in REPEATED else kind  # type: ignore[valid-type]
-    if field.default is None:
+    if default is None:
         annotation |= None
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=field.default,
+        default=getattr(default, "value", default) if kind is str else default,
         annotation=Annotated[annotation, option],
     )
 
 
+def _flag(name: str, kind: Any, default: Any) -> str:
+    """``--mask-blur``; for what can be turned off, ``--prompt-marks/--no-prompt-marks``."""
+    flag = name.replace("_", "-")
+    return f"--{flag}/--no-{flag}" if kind is bool and default is not False else f"--{flag}"
+
+
 def _help(name: str, field: FieldInfo, kind: Any) -> str:
     text = HELP.get(name) or " ".join((field.description or "").split())
+    for word, ours in WORDS.items():
+        text = text.replace(word, ours)
     if issubclass(kind, Enum) and name in METAVARS:
         text += f" One of {', '.join(item.value for item in kind)}."
     return escape(text)
@@ -119,7 +161,7 @@ def _plain_type(annotation: Any) -> Any:
     return str if origin is dict else annotation
 
 
-def _validated(fields: dict[str, Any]) -> LibraryOptions:
+def _validated(fields: Mapping[str, Any]) -> LibraryOptions:
     """The options that were given, as a record; an error names the option, not the field."""
     given = {name: value for name, value in fields.items() if value not in (None, [])}
     seeds = given.get("seed", [])
@@ -127,6 +169,8 @@ def _validated(fields: dict[str, Any]) -> LibraryOptions:
         given["seed"] = seeds[0]
     if "loras" in given:
         given["loras"] = _loras(given["loras"])
+    if "sampler" in given:
+        given["sampler"] = given["sampler"].upper()
     try:
         return parse_options(given)
     except InvalidInput as error:

@@ -63,6 +63,7 @@ class Done:
 def _object_as_json(item: DetailedObject) -> dict[str, object]:
     box = item.detection.box
     return {
+        "stage": item.stage,
         "id": item.id,
         "label": item.detection.label,
         "score": round(item.detection.score, 4),

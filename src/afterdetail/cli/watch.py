@@ -13,7 +13,7 @@ import typer
 from afterdetail.cli.batch import Manner, detail_all
 from afterdetail.cli.files import Task, plan_folder, prepare_folder
 from afterdetail.errors import InvalidInput
-from afterdetail.options import LibraryOptions
+from afterdetail.stages import Stage
 
 if TYPE_CHECKING:
     from afterdetail.images import Encoding
@@ -71,7 +71,7 @@ class Watcher:
 
 
 def watch_folders(
-    watcher: Watcher, detailer: Detailer, options: LibraryOptions, manner: Manner
+    watcher: Watcher, detailer: Detailer, stages: Sequence[Stage], manner: Manner
 ) -> None:
     """Detail what comes until Ctrl-C, which is the end and no error."""
     folders = ", ".join(map(str, watcher.folders))
@@ -80,7 +80,7 @@ def watch_folders(
         while True:
             tasks = watcher.ready()
             if tasks:
-                detail_all(detailer, tasks, options, manner, raise_for_one=False)
+                detail_all(detailer, tasks, stages, manner, raise_for_one=False)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         return

@@ -5,7 +5,7 @@ and as JSON to do it again from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from afterdetail.errors import InvalidInput
@@ -22,7 +22,7 @@ from afterdetail.types import Picture, Size
 
 OURS = ", ADetailer model:"
 """What an earlier turn has written begins so; the last turn is the one that is told."""
-FORMAT = 1
+FORMAT = 2
 """Of the JSON."""
 
 # The names under which the A1111 extension writes its settings, and reads them back.
@@ -49,50 +49,55 @@ ALWAYS = ("detector", "confidence", "mask_dilation", "mask_blur", "strength", "m
 """Written at their defaults too, as the extension does."""
 
 
-def told(metadata: Metadata, options: LibraryOptions, model: str, size: Size) -> Metadata:
+def told(metadata: Metadata, stages: Sequence[LibraryOptions], model: str, size: Size) -> Metadata:
     """The metadata of a picture, and how it has been detailed.
 
     Args:
-        options: with the seed that was used. Of a detector that is a file, only the name is told.
-        model: the name of the checkpoint, or of the base model.
+        stages: each with the seed that was used. Of a detector that is a file, only the name is
+            told.
+        model: the name of the first stage's checkpoint, or of the base model.
     """
     texts = {
         **metadata.texts,
-        PARAMETERS: _parameters(metadata.texts.get(PARAMETERS, ""), options, model, size),
-        JPEG_TEXTS: _as_json(options, model),
+        PARAMETERS: _parameters(metadata.texts.get(PARAMETERS, ""), stages, model, size),
+        JPEG_TEXTS: _as_json(stages, model),
     }
     return Metadata(metadata.exif, texts)
 
 
 def finished(
-    picture: Picture, encoding: Encoding, given: bytes, options: LibraryOptions, model: str
+    picture: Picture,
+    encoding: Encoding,
+    given: bytes,
+    stages: Sequence[LibraryOptions],
+    model: str,
 ) -> bytes:
     """The file of a detailed picture, with the metadata of the one given, and its own.
 
     Args:
-        options, model: as for :func:`told`.
+        stages, model: as for :func:`told`.
     """
-    metadata = told(read_metadata(given), options, model, picture.size)
+    metadata = told(read_metadata(given), stages, model, picture.size)
     return write_metadata(encode(picture, encoding), encoding, metadata)
 
 
-def options_in(metadata: Metadata) -> dict[str, object]:
-    """The options that a picture was detailed with.
+def stages_in(metadata: Metadata) -> list[dict[str, object]]:
+    """The options that a picture was detailed with, by stage.
 
     Raises:
         InvalidInput: it does not say.
     """
-    return _said(metadata).options
+    return _said(metadata).stages
 
 
 def model_in(metadata: Metadata) -> str:
-    """The name of the model. Raises as :func:`options_in`."""
+    """The name of the model. Raises as :func:`stages_in`."""
     return _said(metadata).model
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    options: dict[str, object]
+    stages: list[dict[str, object]]
     model: str
 
 
@@ -100,7 +105,7 @@ def _said(metadata: Metadata) -> _Said:
     try:
         said = json.loads(metadata.texts[JPEG_TEXTS])
         if said["format"] == FORMAT:
-            return _Said(dict(said["options"]), str(said["model"]))
+            return _Said([dict(stage) for stage in said["stages"]], str(said["model"]))
     except (KeyError, ValueError, TypeError):
         pass
     raise InvalidInput(
@@ -109,19 +114,21 @@ def _said(metadata: Metadata) -> _Said:
     )
 
 
-def _as_json(options: LibraryOptions, model: str) -> str:
-    given = options.model_dump(mode="json", exclude_defaults=True)
-    if "detector" in given:
-        given["detector"] = _bare(options.detector)
-    return json.dumps({"format": FORMAT, "model": model, "options": given}, ensure_ascii=False)
+def _as_json(stages: Iterable[LibraryOptions], model: str) -> str:
+    given = [stage.model_dump(mode="json", exclude_defaults=True) for stage in stages]
+    for stage in given:
+        if "detector" in stage:
+            stage["detector"] = _bare(stage["detector"])
+    return json.dumps({"format": FORMAT, "model": model, "stages": given}, ensure_ascii=False)
 
 
-def _parameters(before: str, options: LibraryOptions, model: str, size: Size) -> str:
+def _parameters(before: str, stages: Sequence[LibraryOptions], model: str, size: Size) -> str:
     """In A1111's form, with our settings behind those of the picture, if it has any."""
-    ours = ", ".join(f"{name}: {_quoted(value)}" for name, value in _settings(options))
+    ours = ", ".join(f"{name}: {_quoted(value)}" for name, value in _settings(stages))
     before = before.split(OURS)[0].rstrip()
     if before:
         return f"{before}, {ours}"
+    options = stages[0]
     head = infotext(
         options.prompt or "",
         options.negative_prompt or "",
@@ -144,14 +151,20 @@ def infotext(prompt: str, negative_prompt: str, settings: Mapping[str, object]) 
     return "\n".join([prompt, *negative, line])
 
 
-def _settings(options: LibraryOptions) -> Iterable[tuple[str, str]]:
-    values = options.model_dump(mode="json")
+def _settings(stages: Iterable[LibraryOptions]) -> Iterable[tuple[str, str]]:
     defaults = LibraryOptions.model_fields
-    for name, label in NAMES.items():
-        if name in ALWAYS or values.get(name) not in (None, defaults[name].default):
-            value = values[name]
-            yield label, _bare(value) if name == "detector" else str(value)
+    for number, stage in enumerate(stages, start=1):
+        values = stage.model_dump(mode="json")
+        for name, label in NAMES.items():
+            if name in ALWAYS or values.get(name) not in (None, defaults[name].default):
+                value = values[name]
+                yield label + ordinal(number), _bare(value) if name == "detector" else str(value)
     yield "ADetailer version", "afterdetail"
+
+
+def ordinal(number: int) -> str:
+    """What the extension puts behind the names of its tabs: nothing, 2nd, 3rd, 4th."""
+    return "" if number == 1 else f" {number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
 def _first_seed(options: LibraryOptions) -> int:

@@ -15,7 +15,7 @@ from afterdetail.errors import InvalidInput
 from afterdetail.models.catalogue import Catalogue
 from afterdetail.models.choose import choose
 from afterdetail.models.resolutions import RESOLUTIONS, listed
-from afterdetail.options import Base, DetailOptions
+from afterdetail.options import SEED_KINDS, Base, DetailOptions
 from afterdetail.prompts import styles
 from afterdetail.schema.request import AdetailerRequest, AnyDetectorRequest
 from afterdetail.schema.response import FieldProblem
@@ -24,7 +24,6 @@ from afterdetail.types import Size
 MAX_PROBLEMS = 50
 """A body of a million wrong entries is not answered with a million sentences."""
 DATA_URI = re.compile(r"\s*data:image/[\w.+-]+(?:;[\w-]+=[\w.-]+)*;base64,", re.IGNORECASE)
-UNION_TAGS = frozenset({"integer", "list", "null"})
 
 
 class RequestInvalid(InvalidInput):
@@ -180,5 +179,5 @@ def problems_of(error: ValidationError) -> list[FieldProblem]:
 def _place(loc: tuple[str | int, ...]) -> list[str | int]:
     """Where in the request; without pydantic's names for the branches of a union."""
     field, *inner = loc or ("",)
-    places = [part for part in inner if field != "seed" or part not in UNION_TAGS]
+    places = [part for part in inner if field != "seed" or part not in SEED_KINDS]
     return [part[:80] if isinstance(part, str) else part for part in (field, *places) if part != ""]

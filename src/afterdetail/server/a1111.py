@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from afterdetail.errors import InvalidInput
-from afterdetail.images.infotext import infotext
+from afterdetail.images.infotext import infotext, ordinal
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec
 from afterdetail.results import DetailResult
@@ -215,14 +215,9 @@ def _infotext(call: Img2Img, result: DetailResult, seed: int) -> str:
         "Size": f"{width}x{height}",
     }
     for number, stage in enumerate(call.stages, start=1):
-        settings[f"ADetailer model{_ordinal(number)}"] = stage.detector
-        settings[f"ADetailer denoising strength{_ordinal(number)}"] = f"{stage.strength:g}"
+        settings[f"ADetailer model{ordinal(number)}"] = stage.detector
+        settings[f"ADetailer denoising strength{ordinal(number)}"] = f"{stage.strength:g}"
     return infotext(request.prompt, request.negative_prompt, settings)
-
-
-def _ordinal(number: int) -> str:
-    """As the extension numbers its tabs: none, 2nd, 3rd, 4th."""
-    return "" if number == 1 else f" {number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
 def add_routes(app: FastAPI, service: Service) -> None:

@@ -220,7 +220,7 @@ class Handlers:
         """Write the picture where Gradio serves it from, with how it was made in its metadata."""
         picture, catalogue = result.picture, self.desk.service.loaded().catalogue
         model = choose(stage, picture.size, catalogue).model.name
-        data = finished(picture, encoding, visit.file.read_bytes(), stage, model)
+        data = finished(picture, encoding, visit.file.read_bytes(), [stage], model)
         name = f"{visit.file.stem}-detailed.{encoding}"
         return str(save_bytes_to_cache(data, name, self.cache))
 
