@@ -157,6 +157,11 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=default_state_dir)
     """Folder for the jobs and results of the asynchronous form; made when first needed."""
+    state_url: Annotated[str, Field(repr=False)] = ""
+    """A database instead, which several servers share: `postgresql+pg8000://user:password@host/db`.
+    Needs the extra `postgres`. The jobs of a server that is gone run on another."""
+    state_files: Annotated[str, Field(repr=False)] = ""
+    """Where their files lie then, as fsspec has it: a folder all servers see, or `s3://bucket/x`."""
     async_hours: PositiveFloat = 24
     """Hours for which such a result is kept."""
     async_bytes: PositiveInt = 10_000_000_000

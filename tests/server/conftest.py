@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
 
 from afterdetail.config import Settings
 from afterdetail.server.app import create_app
+from afterdetail.server.tables import metadata
 
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
@@ -42,6 +47,30 @@ def body(astronaut: bytes) -> dict[str, object]:
         "steps": 2,
         "seed": 1,
     }
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The URL of a database of this session's own on the PostgreSQL server that
+    ``TEST_POSTGRES_URL`` names; ``scripts/postgres`` starts one."""
+    server = os.environ.get("TEST_POSTGRES_URL")
+    if not server:
+        pytest.skip("no PostgreSQL: run scripts/postgres start, and set TEST_POSTGRES_URL")
+    name = f"afterdetail_{secrets.token_hex(6)}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def postgres(database: str) -> str:
+    """The URL of an empty database."""
+    engine = create_engine(database, poolclass=NullPool)
+    metadata.drop_all(engine)
+    return database
 
 
 @pytest.fixture(scope="session")

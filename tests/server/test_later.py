@@ -124,6 +124,16 @@ def test_what_a_restart_interrupts_runs_again(
         assert completed(client, poll_url).json()["num_objects_inpainted"] == 1
 
 
+def test_a_job_of_a_server_that_is_gone_runs_on_another(
+    detailer: Detailer, body: Body, settings: Settings, postgres: str
+) -> None:
+    shared = settings.model_copy(update={"state_url": postgres})
+    with TestClient(create_app(detailer, shared)) as client:
+        poll_url = accepted(client, body | {"steps": 60, "strength": 1})
+    with TestClient(create_app(detailer, shared)) as client:
+        assert completed(client, poll_url).json()["num_objects_inpainted"] == 1
+
+
 def test_a_folder_that_cannot_be_used_is_no_clients_fault(
     detailer: Detailer, body: Body, settings: Settings
 ) -> None:

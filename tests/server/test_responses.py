@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from afterdetail.errors import QueueFull
 from afterdetail.server.responses import (
+    LEASE,
     REMEMBERED,
     Answer,
     NoSuchResponse,
     ResponseExpired,
     Responses,
     State,
-    StoreUnavailable,
     Unfinished,
 )
+from afterdetail.server.tables import StoreUnavailable
 
 DONE = Answer(200, {"content-type": "application/json"}, b"{}")
 
@@ -34,15 +38,28 @@ def clock() -> Clock:
     return Clock()
 
 
-def opened(folder: Path, clock: Clock, max_bytes: int = 1000) -> Responses:
-    return Responses(folder, max_bytes=max_bytes, seconds=100, clock=clock)
+Open = Callable[[], Responses]
+
+
+def opened(folder: Path, clock: Clock, url: str = "") -> Responses:
+    return Responses(folder, max_bytes=1000, seconds=100, clock=clock, url=url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Responses]:
-    kept = opened(tmp_path / "state", clock)
-    yield kept
-    kept.close()
+def open_store(tmp_path: Path, clock: Clock, url: str) -> Iterator[Open]:
+    """Servers of one store, in SQLite one after the other."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(closing(opened(tmp_path / "state", clock, url)))
+
+
+@pytest.fixture
+def store(open_store: Open) -> Responses:
+    return open_store()
 
 
 def files(folder: Path) -> set[str]:
@@ -50,7 +67,8 @@ def files(folder: Path) -> set[str]:
 
 
 def test_an_empty_store_has_nothing(store: Responses) -> None:
-    assert store.unfinished() == []
+    assert store.claim() == []
+    assert store.claim_undelivered() == []
     with pytest.raises(NoSuchResponse):
         store.state("x", "anna")
 
@@ -58,7 +76,7 @@ def test_an_empty_store_has_nothing(store: Responses) -> None:
 def test_a_life(store: Responses, tmp_path: Path) -> None:
     number = store.add("anna", b"body")
     assert store.state(number, "anna") is State.PENDING
-    assert store.unfinished() == [Unfinished(number, "anna", b"body")]
+    assert store.claim() == []  # it is at work on it itself
     store.start(number)
     assert store.state(number, "anna") is State.RUNNING
     with pytest.raises(NoSuchResponse):
@@ -66,7 +84,9 @@ def test_a_life(store: Responses, tmp_path: Path) -> None:
     store.finish(number, DONE)
     assert store.state(number, "anna") is State.COMPLETED
     assert store.answer(number, "anna") == DONE
-    assert store.unfinished() == []
+    store.finish(number, Answer(500, {}, b"too late"))
+    assert store.answer(number, "anna") == DONE
+    assert store.claim() == []
     assert files(tmp_path / "state") == {".result"}
 
 
@@ -112,24 +132,120 @@ def test_it_is_bounded_and_has_room_again(store: Responses, clock: Clock) -> Non
     store.add("anna", b"x" * 600)
 
 
-def test_it_outlives_its_process(tmp_path: Path, clock: Clock) -> None:
-    first = opened(tmp_path, clock)
+def test_it_outlives_its_process(open_store: Open, url: str, tmp_path: Path) -> None:
+    first = open_store()
     done, running = first.add("anna", b"1"), first.add("bert", b"2")
     first.finish(done, DONE)
     first.start(running)
     first.close()
-    (tmp_path / "stray.request").write_bytes(b"cut off")
-    second = opened(tmp_path, clock)
+    stray = tmp_path / "state" / "stray.request"
+    stray.write_bytes(b"cut off")
+    second = open_store()
     assert second.answer(done, "anna") == DONE
-    assert second.unfinished() == [Unfinished(running, "bert", b"2")]
-    assert not (tmp_path / "stray.request").exists()
+    assert second.claim() == [Unfinished(running, "bert", b"2")]
+    assert second.claim() == []
+    assert stray.exists() == bool(url)  # on a shared store it may be of a job that is just coming
+
+
+def test_a_webhook_outlives_its_process(open_store: Open) -> None:
+    first = open_store()
+    told = first.add("anna", b"1", "https://example.org/1")
+    pending = first.add("anna", b"2", "https://example.org/2")
+    first.finish(told, DONE)
+    first.close()
+    second = open_store()
+    assert second.claim_undelivered() == [told]
+    assert [job.id for job in second.claim()] == [pending]
+    second.delivered(told)
+    assert second.webhook(told) is None
     second.close()
+    assert open_store().claim_undelivered() == []
 
 
-def test_a_folder_has_one_server(store: Responses, tmp_path: Path, clock: Clock) -> None:
-    assert store.unfinished() == []
-    with pytest.raises(StoreUnavailable, match="AFTERDETAIL_STATE_DIR"):
-        opened(tmp_path / "state", clock)
+def test_a_folder_has_one_server(tmp_path: Path, clock: Clock) -> None:
+    with closing(opened(tmp_path, clock)), pytest.raises(StoreUnavailable, match="STATE_DIR"):
+        opened(tmp_path, clock)
+
+
+def test_a_store_of_an_earlier_version_is_taken_over(tmp_path: Path, clock: Clock) -> None:
+    """It knew no leases."""
+    with closing(opened(tmp_path, clock)) as first:
+        number = first.add("anna", b"1")
+    with closing(sqlite3.connect(tmp_path / "responses.sqlite")) as database:
+        database.execute("DROP TABLE leases")
+    with closing(opened(tmp_path, clock)) as second:
+        assert second.claim() == [Unfinished(number, "anna", b"1")]
+
+
+class TestShared:
+    """Two servers of one store, both alive."""
+
+    @pytest.fixture
+    def url(self, postgres: str) -> str:
+        return postgres
+
+    def test_both_answer_for_any_job(self, open_store: Open) -> None:
+        one, other = open_store(), open_store()
+        number = one.add("anna", b"1")
+        assert other.state(number, "anna") is State.PENDING
+        one.finish(number, DONE)
+        assert other.answer(number, "anna") == DONE
+
+    def test_a_job_of_one_that_lives_is_its_own(self, open_store: Open, clock: Clock) -> None:
+        one, other = open_store(), open_store()
+        one.add("anna", b"1")
+        for _ in range(5):
+            clock.now += LEASE * 0.9
+            one.renew()
+            assert other.claim() == []
+
+    def test_a_job_of_one_that_is_gone_goes_to_one_other(
+        self, open_store: Open, clock: Clock
+    ) -> None:
+        number = open_store().add("anna", b"1")
+        others = [open_store() for _ in range(4)]
+        clock.now += LEASE + 1
+        with ThreadPoolExecutor(4) as pool:
+            claimed = list(pool.map(Responses.claim, others))
+        assert [job for jobs in claimed for job in jobs] == [Unfinished(number, "anna", b"1")]
+
+    def test_one_that_comes_back_too_late_changes_nothing(
+        self, open_store: Open, clock: Clock
+    ) -> None:
+        slow, other = open_store(), open_store()
+        number = slow.add("anna", b"1")
+        clock.now += LEASE + 1
+        (job,) = other.claim()
+        slow.renew()
+        other.finish(job.id, DONE)
+        slow.finish(number, Answer(500, {}, b"late"))
+        assert slow.answer(number, "anna") == DONE
+
+    def test_files_may_lie_elsewhere(self, postgres: str, tmp_path: Path, clock: Clock) -> None:
+        store = Responses(
+            tmp_path / "unused",
+            max_bytes=100,
+            seconds=100,
+            clock=clock,
+            url=postgres,
+            files="memory://afterdetail-test",
+        )
+        with closing(store):
+            number = store.add("anna", b"1")
+            store.finish(number, DONE)
+            assert store.answer(number, "anna") == DONE
+        assert not (tmp_path / "unused").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["nosuch://x", "not a url", "postgresql+pg8000://nobody:secret@127.0.0.1:1/x"]
+)
+def test_a_database_that_is_none_is_told_without_its_password(
+    tmp_path: Path, clock: Clock, url: str
+) -> None:
+    with pytest.raises(StoreUnavailable, match="AFTERDETAIL_STATE_URL") as raised:
+        opened(tmp_path, clock, url)
+    assert "secret" not in str(raised.value)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, clock: Clock) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from functools import cached_property, partial
 
 from starlette.requests import Request
@@ -20,7 +21,7 @@ from afterdetail.lifetime import Lifetime
 from afterdetail.schema.translate import Incoming
 from afterdetail.server import errors
 from afterdetail.server.admission import Permit
-from afterdetail.server.responses import Answer, Responses, State
+from afterdetail.server.responses import LEASE, Answer, Responses, State, Unfinished
 from afterdetail.server.service import Service, client_of
 from afterdetail.server.webhooks import HEADER, Webhooks, check_header
 
@@ -45,16 +46,23 @@ class Later:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._running: dict[asyncio.Task[None], Lifetime] = {}
+        self._store: Responses | None = None
+        self._opening = threading.Lock()
 
-    @cached_property
+    @property
     def store(self) -> Responses:
         """Opened when first needed: a server that is never asked leaves no files."""
         settings = self.service.settings
-        return Responses(
-            settings.state_dir,
-            max_bytes=settings.async_bytes,
-            seconds=settings.async_hours * 3600,
-        )
+        with self._opening:
+            if self._store is None:
+                self._store = Responses(
+                    settings.state_dir,
+                    max_bytes=settings.async_bytes,
+                    seconds=settings.async_hours * 3600,
+                    url=settings.state_url,
+                    files=settings.state_files,
+                )
+            return self._store
 
     @cached_property
     def webhooks(self) -> Webhooks:
@@ -93,26 +101,43 @@ class Later:
         return Response(answer.body, answer.status, dict(answer.headers))
 
     async def resume(self) -> None:
-        """Once the models are there, begin again what an earlier process did not finish."""
-        if not (self.service.settings.state_dir / "responses.sqlite").exists():
+        """Once the models are there, begin again what an earlier process did not finish; then, on a
+        shared store, what other servers leave behind."""
+        settings = self.service.settings
+        if not settings.state_url and not (settings.state_dir / "responses.sqlite").exists():
             return
         await asyncio.wait({asyncio.wrap_future(self.service.detailer)})
+        await self._look_after()
+        while settings.state_url:
+            await asyncio.sleep(LEASE / 3)
+            await self._look_after()
+
+    async def _look_after(self) -> None:
+        """Keep hold of our jobs, and take over those that nobody has hold of."""
         try:
-            jobs = await asyncio.to_thread(lambda: self.store.unfinished())
+            store = await asyncio.to_thread(lambda: self.store)
+            if store.shared:
+                await asyncio.to_thread(store.renew)
+            jobs = await asyncio.to_thread(store.claim)
+            while jobs:
+                for job in jobs:
+                    await self._again(job)
+                # Others may take the rest of what is shared.
+                jobs = [] if store.shared else await asyncio.to_thread(store.claim)
+            if self.service.settings.webhook_secret:
+                await self.webhooks.resume()
         except AfterdetailError as error:
             log.error("the asynchronous form is off: %s", error)
-            return
-        if self.service.settings.webhook_secret:
-            await self.webhooks.resume()
-        for job in jobs:
-            permit = self.service.admission.readmit(job.client, len(job.body))
-            try:
-                incoming = await asyncio.to_thread(partial(self.service.parse, job.body))
-            except AfterdetailError as error:  # it was in order before an upgrade
-                self.service.admission.release(permit)
-                await self._finish(job.id, errors.answer(_scope(job.id), error))
-            else:
-                self._start(job.id, incoming, permit)
+
+    async def _again(self, job: Unfinished) -> None:
+        permit = self.service.admission.readmit(job.client, len(job.body))
+        try:
+            incoming = await asyncio.to_thread(partial(self.service.parse, job.body))
+        except AfterdetailError as error:  # it was in order before an upgrade
+            self.service.admission.release(permit)
+            await self._finish(job.id, errors.answer(_scope(job.id), error))
+        else:
+            self._start(job.id, incoming, permit)
 
     async def close(self) -> None:
         """Stop what is running; it is unfinished then, and for the next process to run."""
@@ -122,8 +147,8 @@ class Later:
             await asyncio.wait(set(self._running), timeout=PATIENCE)
         if "webhooks" in self.__dict__:
             await self.webhooks.close()
-        if "store" in self.__dict__:
-            self.store.close()
+        if self._store:
+            await asyncio.to_thread(self._store.close)
 
     def _start(self, number: str, incoming: Incoming, permit: Permit) -> None:
         lifetime = Lifetime()  # its time begins with its turn

@@ -1,44 +1,50 @@
-"""Where the asynchronous form keeps its jobs: an SQLite table, and a file for each large thing.
+"""Where the asynchronous form keeps its jobs: rows of a database, and a file for each large thing.
 
-The table says what there is; a file without a row is nobody's and is removed at the next start. One
-server has a folder for itself: SQLite's exclusive lock sees to that.
+One server alone has a folder for itself, with SQLite. Several share a database and a place for
+files: each job is leased to the server that accepted it, which renews the lease while it lives;
+when it does not, another takes the job over.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
+import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+
+import fsspec
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, true, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from afterdetail.errors import AfterdetailError, QueueFull
+from afterdetail.server.tables import (
+    StoreUnavailable,
+    leases,
+    open_database,
+    open_folder,
+    responses,
+    unavailable,
+    webhooks,
+)
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS webhooks (
-    id TEXT PRIMARY KEY,
-    url TEXT NOT NULL,
-    attempts INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS responses (
-    id TEXT PRIMARY KEY,
-    client TEXT NOT NULL,
-    state TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    finished REAL,
-    status INTEGER,
-    headers TEXT
-);
-"""
+log = logging.getLogger("afterdetail.server")
+
 REMEMBERED = 30 * 86400
 """Seconds for which an expired id is answered 410; then nothing is known of it."""
 FULL_FOR = 60
 """Seconds after which a full store is worth another try: it empties as results expire."""
+LEASE = 30.0
+"""Seconds without a sign of life after which a server's jobs go to another. Their clocks may differ
+by a few."""
+MOST_CLAIMED = 32
+"""Jobs taken over at a time: their bodies are in memory."""
 
 
 class State(StrEnum):
@@ -53,12 +59,6 @@ class NoSuchResponse(AfterdetailError):
     """Never made, or by another client, or not completed yet."""
 
     status, code = 404, "not_found"
-
-
-class StoreUnavailable(AfterdetailError):
-    """The folder cannot be used."""
-
-    status, code = 503, "store_unavailable"
 
 
 class ResponseExpired(AfterdetailError):
@@ -76,7 +76,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A job to run again after a restart."""
+    """A job of a server that is gone, to run again."""
 
     id: str
     client: str
@@ -95,12 +95,15 @@ class Responses:
     """Jobs and results, on disk. Thread-safe; every call blocks for a moment.
 
     Args:
-        folder: made if it is missing.
+        folder: of a server alone; made if it is missing.
         max_bytes: of all files; a job beyond it is refused.
         seconds: how long a result is kept.
+        url: of a database that several servers share, as SQLAlchemy writes it; empty: SQLite in
+            the folder.
+        files: where files lie, as fsspec writes it; empty: in the folder.
 
     Raises:
-        StoreUnavailable: another server uses the folder, or it cannot be written.
+        StoreUnavailable: another server uses the folder, or folder or database cannot be used.
     """
 
     def __init__(
@@ -110,18 +113,29 @@ class Responses:
         max_bytes: int,
         seconds: float,
         clock: Callable[[], float] = time.time,
+        url: str = "",
+        files: str = "",
     ) -> None:
-        self._folder = folder
+        self.shared = bool(url)
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._clock = clock
+        self._server = uuid.uuid4().hex
         self._lock = threading.Lock()
-        self._table = _open(folder)
-        self._remove_strays()
+        self._closed = False
+        self._database = open_database(url) if url else open_folder(folder)
+        self._files = Files(files or str(folder.absolute()))
+        if not self.shared:
+            self._remove_strays()
 
     def close(self) -> None:
+        """Leave what is unfinished to whoever comes next."""
+        with suppress(StoreUnavailable), self._begin() as database:
+            mine = leases.c.server == self._server
+            database.execute(update(leases).where(mine).values(until=0.0))
         with self._lock:
-            self._table.close()
+            self._closed = True
+            self._database.dispose()
 
     def add(self, client: str, body: bytes, webhook: str = "") -> str:
         """Keep a request; returns the id of its response.
@@ -132,19 +146,19 @@ class Responses:
         Raises:
             QueueFull: no room for it.
         """
-        with self._lock:
-            self._expire()
-            if self._used() + len(body) > self._max_bytes:
+        number, now = uuid.uuid4().hex, self._clock()
+        with self._begin() as database:
+            self._expire(database)
+            if self._used(database) + len(body) > self._max_bytes:
                 raise QueueFull("the store of results is full", retry_after=FULL_FOR)
-            number = uuid.uuid4().hex
-            self._request(number).write_bytes(body)
-            self._table.execute(
-                "INSERT INTO responses (id, client, state, size) VALUES (?, ?, ?, ?)",
-                (number, client, State.PENDING, len(body)),
-            )
+            self._files.write(f"{number}.request", body)
+            lease = {"server": self._server, "until": now + LEASE, "accepted": now}
+            row = {"id": number, "client": client, "state": State.PENDING, "size": len(body)}
+            database.execute(insert(responses).values(row))
+            database.execute(insert(leases).values(id=number, **lease))
             if webhook:
-                self._table.execute("INSERT INTO webhooks VALUES (?, ?, 0)", (number, webhook))
-            return number
+                database.execute(insert(webhooks).values(id=number, url=webhook, attempts=0))
+        return number
 
     def state(self, number: str, client: str) -> State:
         """How far a job is.
@@ -152,16 +166,9 @@ class Responses:
         Raises:
             NoSuchResponse, ResponseExpired: it is not there for this client.
         """
-        with self._lock:
-            self._expire()
-            row = self._table.execute(
-                "SELECT state, status FROM responses WHERE id = ? AND client = ?", (number, client)
-            ).fetchone()
-        if row is None:
-            raise NoSuchResponse("there is no such response")
-        if row[0] == State.COMPLETED and row[1] is None:
-            raise ResponseExpired("this response has expired")
-        return State(row[0])
+        with self._begin() as database:
+            self._expire(database)
+            return State(_visible(database, number, client)["state"])
 
     def answer(self, number: str, client: str) -> Answer:
         """What a completed job came to.
@@ -169,128 +176,173 @@ class Responses:
         Raises:
             NoSuchResponse, ResponseExpired: it is not there for this client, or not yet.
         """
-        if self.state(number, client) is not State.COMPLETED:
-            raise NoSuchResponse("this response is not completed yet")
-        with self._lock:
-            status, headers = self._table.execute(
-                "SELECT status, headers FROM responses WHERE id = ?", (number,)
-            ).fetchone()
-            return Answer(status, json.loads(headers), self._result(number).read_bytes())
+        with self._begin() as database:
+            self._expire(database)
+            row = _visible(database, number, client)
+            if row["state"] != State.COMPLETED:
+                raise NoSuchResponse("this response is not completed yet")
+            body = self._files.read(f"{number}.result")
+        return Answer(row["status"], json.loads(row["headers"]), body)
 
     def start(self, number: str) -> None:
-        with self._lock:
-            self._table.execute(
-                "UPDATE responses SET state = ? WHERE id = ?", (State.RUNNING, number)
-            )
+        with self._begin() as database:
+            pending = and_(responses.c.id == number, responses.c.state == State.PENDING)
+            database.execute(update(responses).where(pending).values(state=State.RUNNING))
 
     def finish(self, number: str, answer: Answer) -> None:
         """Keep what a job came to. The first answer stands."""
-        with self._lock:
-            self._result(number).write_bytes(answer.body)
-            self._table.execute(
-                "UPDATE responses SET state = ?, size = ?, finished = ?, status = ?, headers = ? "
-                "WHERE id = ? AND state != ?",
-                (
-                    *(State.COMPLETED, len(answer.body), self._clock(), answer.status),
-                    *(json.dumps(dict(answer.headers)), number, State.COMPLETED),
-                ),
-            )
-            self._request(number).unlink(missing_ok=True)
+        with self._begin() as database:
+            row = {
+                "state": State.COMPLETED,
+                "size": len(answer.body),
+                "finished": self._clock(),
+                "status": answer.status,
+                "headers": json.dumps(dict(answer.headers)),
+            }
+            still_open = and_(responses.c.id == number, responses.c.state != State.COMPLETED)
+            done = database.execute(update(responses).where(still_open).values(row))
+            if done.rowcount:  # before the row can be seen by others
+                self._files.write(f"{number}.result", answer.body)
+            untold = select(webhooks.c.id).where(webhooks.c.id == number)
+            if database.execute(untold).first() is None:
+                database.execute(delete(leases).where(leases.c.id == number))
+        self._files.remove(f"{number}.request")
 
-    def unfinished(self) -> list[Unfinished]:
-        """The jobs that were accepted and have no answer, the oldest first."""
-        with self._lock:
-            rows = self._table.execute(
-                "SELECT id, client FROM responses WHERE state != ? ORDER BY rowid",
-                (State.COMPLETED,),
-            ).fetchall()
-            return [
-                Unfinished(id_, client, self._request(id_).read_bytes()) for id_, client in rows
-            ]
+    def renew(self) -> None:
+        """Say that this server lives. Needed only where the database is shared."""
+        with self._begin() as database:
+            mine = leases.c.server == self._server
+            database.execute(update(leases).where(mine).values(until=self._clock() + LEASE))
+
+    def claim(self) -> list[Unfinished]:
+        """Take over jobs that have no answer and whose server is gone, the oldest first."""
+        with self._begin() as database:
+            rows = self._taken_over(database, responses.c.state != State.COMPLETED)
+        bodies = ((row, self._files.find(f"{row['id']}.request")) for row in rows)
+        return [Unfinished(row["id"], row["client"], body or b"") for row, body in bodies]
+
+    def claim_undelivered(self) -> list[str]:
+        """Take over completed jobs of which somebody is still to be told."""
+        with self._begin() as database:
+            told = responses.c.id.in_(select(webhooks.c.id))
+            rows = self._taken_over(database, and_(responses.c.state == State.COMPLETED, told))
+        return [str(row["id"]) for row in rows]
 
     def webhook(self, number: str) -> Webhook | None:
         """Whom to tell of a job; None if nobody is to be told, or all is said."""
-        with self._lock:
-            row = self._table.execute(
-                "SELECT url, attempts FROM webhooks WHERE id = ?", (number,)
-            ).fetchone()
-        return row and Webhook(*row)
+        with self._begin() as database:
+            query = select(webhooks.c.url, webhooks.c.attempts).where(webhooks.c.id == number)
+            row = database.execute(query).first()
+        return row and Webhook(row.url, row.attempts)
 
     def attempted(self, number: str) -> None:
         """Telling it has failed once more."""
-        with self._lock:
-            self._table.execute(
-                "UPDATE webhooks SET attempts = attempts + 1 WHERE id = ?", (number,)
-            )
+        with self._begin() as database:
+            more = webhooks.c.attempts + 1
+            database.execute(update(webhooks).where(webhooks.c.id == number).values(attempts=more))
 
     def delivered(self, number: str) -> None:
         """It is told, or given up."""
-        with self._lock:
-            self._table.execute("DELETE FROM webhooks WHERE id = ?", (number,))
+        with self._begin() as database:
+            database.execute(delete(webhooks).where(webhooks.c.id == number))
+            database.execute(delete(leases).where(leases.c.id == number))
 
-    def undelivered(self) -> list[str]:
-        """The completed jobs of which somebody is still to be told."""
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        """A transaction; one at a time in this process."""
         with self._lock:
-            rows = self._table.execute(
-                "SELECT id FROM webhooks JOIN responses USING (id) WHERE state = ?",
-                (State.COMPLETED,),
-            ).fetchall()
-        return [number for (number,) in rows]
+            if self._closed:
+                raise unavailable("the store is closed")
+            try:
+                with self._database.begin() as database:
+                    yield database
+            except (SQLAlchemyError, OSError) as error:
+                raise unavailable(f"the store of results: {error}") from error
 
-    def _expire(self) -> None:
+    def _taken_over(self, database: Connection, which: Any) -> list[RowMapping]:
+        """Jobs whose lease is over; in a folder of one's own, all that this process has not
+        accepted itself. Of two servers that see one at the same time, one gets it."""
+        free = leases.c.until <= self._clock() if self.shared else true()
+        nobodys = or_(leases.c.id.is_(None), and_(leases.c.server != self._server, free))
+        rows = database.execute(
+            select(responses.c.id, responses.c.client, leases.c.server, leases.c.until)
+            .join_from(responses, leases, responses.c.id == leases.c.id, isouter=True)
+            .where(which, nobodys)
+            .order_by(leases.c.accepted)
+            .limit(MOST_CLAIMED)
+        ).mappings()
+        return [row for row in rows.all() if self._lease(database, row)]
+
+    def _lease(self, database: Connection, row: RowMapping) -> bool:
+        until = self._clock() + LEASE
+        if row["server"] is None:  # of a version that knew no leases, in a folder of one's own
+            new = {"id": row["id"], "server": self._server, "until": until, "accepted": 0.0}
+            database.execute(insert(leases).values(new))
+            return True
+        seen = and_(leases.c.server == row["server"], leases.c.until == row["until"])
+        taken = update(leases).where(leases.c.id == row["id"], seen)
+        return bool(database.execute(taken.values(server=self._server, until=until)).rowcount)
+
+    def _expire(self, database: Connection) -> None:
         """Remove what is too old: first the file, much later the memory of it."""
-        now = self._clock()
-        old = self._table.execute(
-            "SELECT id FROM responses WHERE finished < ? AND status IS NOT NULL",
-            (now - self._seconds,),
-        ).fetchall()
-        for (number,) in old:
-            self._result(number).unlink(missing_ok=True)
-            self._table.execute(
-                "UPDATE responses SET status = NULL, size = 0 WHERE id = ?", (number,)
-            )
-        self._table.execute(
-            "DELETE FROM responses WHERE finished < ?", (now - self._seconds - REMEMBERED,)
-        )
+        oldest = self._clock() - self._seconds
+        old = and_(responses.c.finished < oldest, responses.c.status.is_not(None))
+        for number in database.scalars(select(responses.c.id).where(old)).all():
+            self._files.remove(f"{number}.result")
+        database.execute(update(responses).where(old).values(status=None, size=0))
+        database.execute(delete(responses).where(responses.c.finished < oldest - REMEMBERED))
 
-    def _used(self) -> int:
-        return int(self._table.execute("SELECT TOTAL(size) FROM responses").fetchone()[0])
+    def _used(self, database: Connection) -> int:
+        return int(database.scalar(select(func.coalesce(func.sum(responses.c.size), 0))) or 0)
 
     def _remove_strays(self) -> None:
         """Files of jobs that were cut off before their row was written."""
-        known = {row[0] for row in self._table.execute("SELECT id FROM responses")}
-        for path in [*self._folder.glob("*.request"), *self._folder.glob("*.result")]:
-            if path.stem not in known:
-                path.unlink()
-
-    def _request(self, number: str) -> Path:
-        return self._folder / f"{number}.request"
-
-    def _result(self, number: str) -> Path:
-        return self._folder / f"{number}.result"
+        with self._begin() as database:
+            known = set(database.scalars(select(responses.c.id)))
+        for name in self._files.names():
+            if name.endswith((".request", ".result")) and name.split(".")[0] not in known:
+                self._files.remove(name)
 
 
-def _open(folder: Path) -> sqlite3.Connection:
-    table = None
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        table = sqlite3.connect(
-            folder / "responses.sqlite",
-            isolation_level=None,  # every statement is a transaction of its own
-            check_same_thread=False,
-            timeout=1,
-        )
-        table.execute("PRAGMA locking_mode = EXCLUSIVE")
-        table.execute("PRAGMA journal_mode = WAL")
-        table.executescript(TABLES)
-        table.execute("UPDATE responses SET state = state")  # takes the lock now
-    except (OSError, sqlite3.Error) as error:
-        if table is not None:
-            with suppress(sqlite3.Error):
-                table.close()
-        raise StoreUnavailable(
-            f"AFTERDETAIL_STATE_DIR {folder}: {error}; give each server a folder of its own "
-            "that it can write",
-            public="the asynchronous form is not available here now",
-        ) from None
-    return table
+class Files:
+    """Small files by name, in a folder or wherever fsspec reaches."""
+
+    def __init__(self, place: str) -> None:
+        system, self._root = fsspec.core.url_to_fs(place)
+        self._system: Any = system
+        self._system.makedirs(self._root, exist_ok=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        self._system.pipe_file(self._path(name), data)
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._system.cat_file(self._path(name)))
+
+    def find(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            log.error("%s is missing from the store", name)
+            return None
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._system.rm_file(self._path(name))
+
+    def names(self) -> list[str]:
+        paths = self._system.ls(self._root, detail=False)
+        return [str(path).rsplit("/", 1)[-1] for path in paths]
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def _visible(database: Connection, number: str, client: str) -> RowMapping:
+    """The row of a job, for the client that made it."""
+    mine = and_(responses.c.id == number, responses.c.client == client)
+    row = database.execute(select(responses).where(mine)).mappings().first()
+    if row is None:
+        raise NoSuchResponse("there is no such response")
+    if row["state"] == State.COMPLETED and row["status"] is None:
+        raise ResponseExpired("this response has expired")
+    return row

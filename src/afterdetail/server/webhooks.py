@@ -54,8 +54,8 @@ class Webhooks:
         task.add_done_callback(self._tasks.discard)
 
     async def resume(self) -> None:
-        """Go on with what an earlier process did not get rid of."""
-        for number in await asyncio.to_thread(self._store.undelivered):
+        """Go on with what a process that is gone did not get rid of."""
+        for number in await asyncio.to_thread(self._store.claim_undelivered):
             self.begin(number)
 
     async def close(self) -> None:
