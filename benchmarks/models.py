@@ -1,4 +1,4 @@
-"""Loading a true-size SD 1.5 checkpoint, changing LoRAs, one step on the CPU; random weights."""
+"""Loading checkpoints of true size, changing LoRAs, one step on the CPU; random weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from afterdetail.models.catalogue import Kind, ModelSpec, Source, built_in
 from afterdetail.models.choose import LoraUse
@@ -26,46 +26,79 @@ from afterdetail.models.loader import ModelPool, load_model, resident_bytes
 from afterdetail.models.lora import with_loras
 from afterdetail.models.single_file import load_single_file
 from afterdetail.options import Base
+from benchmarks.faces import heading
 
 LAYOUT = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "models" / "original_layout.py"))
 CPU = torch.device("cpu")
 RUNS = 5
 RANK = 16
 CHANGES = 1000
-TEXT = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}
+SD15_TEXT = CLIPTextConfig(
+    vocab_size=49408,
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+)
+SDXL_TEXT_2 = CLIPTextConfig(
+    vocab_size=49408,
+    hidden_size=1280,
+    intermediate_size=5120,
+    num_hidden_layers=32,
+    num_attention_heads=20,
+    projection_dim=1280,
+)
 
 
-def random_sd15(file: Path, dtype: torch.dtype = torch.float16) -> Path:
+def random_sd15(file: Path) -> Path:
     """A checkpoint of SD 1.5's own sizes, as Civitai's files are laid out, with random weights."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768)  # the other defaults are SD 1.5's
+        text = CLIPTextModel(SD15_TEXT)
+        layout = LAYOUT["original_clip"](text, "cond_stage_model.transformer.")
+    return _save(file, layout, unet)
+
+
+def random_sdxl(file: Path) -> Path:
+    """The same of SDXL's base model."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            cross_attention_dim=2048,
+            block_out_channels=(320, 640, 1280),
+            down_block_types=["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+            up_block_types=[*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+            transformer_layers_per_block=[1, 2, 10],
+            attention_head_dim=[5, 10, 20],
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=1280 + 6 * 256,
+        )
+        first, second = CLIPTextModel(SD15_TEXT), CLIPTextModelWithProjection(SDXL_TEXT_2)
+        layout = LAYOUT["original_clip"](first, "conditioner.embedders.0.transformer.")
+        layout |= LAYOUT["original_open_clip"](second, "conditioner.embedders.1.model.")
+    return _save(file, layout, unet)
+
+
+def _save(file: Path, text: Mapping[str, torch.Tensor], unet: UNet2DConditionModel) -> Path:
+    with torch.device("meta"):
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             down_block_types=["DownEncoderBlock2D"] * 4,
             up_block_types=["UpDecoderBlock2D"] * 4,
             layers_per_block=2,
         )
-        text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **TEXT))
-    layout = {
-        **LAYOUT["original_unet"](unet),
-        **LAYOUT["original_vae"](vae),
-        **LAYOUT["original_clip"](text, "cond_stage_model.transformer."),
-    }
+    layout = {**LAYOUT["original_unet"](unet), **LAYOUT["original_vae"](vae), **text}
     torch.manual_seed(0)
-    save_file({name: _random(name, shape.shape, dtype) for name, shape in layout.items()}, file)
+    save_file({name: _random(name, like.shape) for name, like in layout.items()}, file)
     return file
 
 
-def _random(name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+def _random(name: str, shape: torch.Size) -> torch.Tensor:
     """Weights that keep a signal's size: no layer overflows."""
     if len(shape) > 1:
-        return (torch.randn(shape) / math.sqrt(math.prod(shape[1:]))).to(dtype)
-    return (torch.zeros if name.endswith("bias") else torch.ones)(shape, dtype=dtype)
+        return (torch.randn(shape) / math.sqrt(math.prod(shape[1:]))).half()
+    return (torch.zeros if name.endswith("bias") else torch.ones)(shape, dtype=torch.float16)
 
 
 def random_lora(model: DiffusionModel, file: Path) -> Path:
@@ -98,7 +131,7 @@ def cost(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def load(file: Path) -> DiffusionModel:
-    return load_single_file("a", Base.SD15, file, CPU, torch.float16)
+    return load_single_file("a", Base(file.stem), file, CPU, torch.float16)
 
 
 def read(file: Path) -> None:
@@ -195,19 +228,24 @@ PARTS = {
     "changes": measure_changes,
     "step": measure_step,
 }
+OF_SDXL = ("load", "memory")
 
 
 def report() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        file = random_sd15(Path(folder) / "sd15.safetensors")
-        size = file.stat().st_size
-        lines = [_part(part, file) for part in PARTS]
+        sd15 = _tables(random_sd15(Path(folder) / "sd15.safetensors"), PARTS)
+    with tempfile.TemporaryDirectory() as folder:
+        sdxl = _tables(random_sdxl(Path(folder) / "sdxl.safetensors"), OF_SDXL)
     return (
-        "# Models\n\n"
-        f"A single-file SD 1.5 checkpoint of true size, random weights, float16, "
-        f"{size / 1e9:.2f} GB, in the page cache. CPU, {torch.__version__}; other work was going "
-        "on on the machine.\n\n| what | |\n|---|---|\n" + "".join(lines)
+        f"{heading('Models', ('torch', 'safetensors', 'transformers'))}\nSingle-file checkpoints "
+        "of true size, random weights, float16, in the page cache, loaded on the CPU.\n\n"
+        f"## SD 1.5\n\n{sd15}\n## SDXL\n\n{sdxl}"
     )
+
+
+def _tables(file: Path, parts: Iterable[str]) -> str:
+    size = f"| the file | {file.stat().st_size / 1e9:.2f} GB |\n"
+    return "| what | |\n|---|---|\n" + size + "".join(_part(part, file) for part in parts)
 
 
 def _part(part: str, file: Path) -> str:
