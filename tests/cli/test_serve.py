@@ -72,3 +72,18 @@ def test_a_page_without_its_extra_is_refused_with_the_remedy(
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["serve", "--models", "tiny", "--ui"]) == 2
     assert "pip install 'afterdetail[ui]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--ray", "local", "--ui"], "a cluster has no page"),
+        (["--ray", "local", "--host", "0.0.0.0"], "AFTERDETAIL_TOKENS"),
+        (["--ray", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--models", "tiny", *arguments]) != 0
+    assert told in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import json
 import re
 from concurrent.futures import Future
@@ -16,12 +17,16 @@ from typer.testing import CliRunner
 
 from afterdetail.cli.main import app as cli
 from afterdetail.config import Settings
+from afterdetail.deploy.options import ClusterOptions
+from afterdetail.deploy.ray_serve import ENVIRONMENT
 from afterdetail.results import Outcome
 from afterdetail.server.app import create_app
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+RAY_SERVE = yaml.safe_load((DEPLOY / "ray-serve.yaml").read_text(encoding="utf-8"))
+KUBERAY = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text(encoding="utf-8"))
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 DASHBOARD = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
 
@@ -95,6 +100,36 @@ class TestDockerfile:
         mounts = [volume.split(":") for volume in COMPOSE["services"]["afterdetail"]["volumes"]]
         assert {place for _, place in mounts} == set(json.loads(line))
         assert {name for name, _ in mounts} == COMPOSE["volumes"].keys()
+
+
+class TestCluster:
+    def test_the_application_is_imported_with_args_that_it_takes(self) -> None:
+        (application,) = RAY_SERVE["applications"]
+        module, _, name = application["import_path"].partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
+        options = ClusterOptions(**application["args"])
+        assert options.max_engines > options.engines  # it scales
+        assert not options.anonymous
+
+    def test_kubernetes_serves_the_same(self) -> None:
+        assert yaml.safe_load(KUBERAY["spec"]["serveConfigV2"]) == RAY_SERVE
+
+    def test_nodes_have_what_the_command_line_sets(self) -> None:
+        cluster = KUBERAY["spec"]["rayClusterConfig"]
+        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+            (container,) = group["template"]["spec"]["containers"]
+            assert (
+                ENVIRONMENT.items()
+                <= {one["name"]: one["value"] for one in container["env"]}.items()
+            )
+
+    def test_there_is_a_node_for_each_engine(self) -> None:
+        (gpu,) = KUBERAY["spec"]["rayClusterConfig"]["workerGroupSpecs"][1:]
+        assert gpu["maxReplicas"] >= RAY_SERVE["applications"][0]["args"]["max_engines"]
+
+    def test_its_version_is_the_one_tried(self) -> None:
+        pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        assert f"ray=={KUBERAY['spec']['rayClusterConfig']['rayVersion']}" in pins
 
 
 def test_supervisors_wait_for_the_longest_request(unit: configparser.SectionProxy) -> None:

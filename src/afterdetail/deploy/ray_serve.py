@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -33,6 +34,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # or a hung one keeps its calls for 27 s
 }
+REACHED_IN = 5.0
+"""Seconds for a cluster's address to take a connection."""
 LOGGING = {"enable_access_log": False}  # the server's own line has more to say
 MANY = 10_000
 """Requests in one ingress, as far as Ray is concerned: admission is the server's own."""
@@ -140,32 +143,60 @@ def _number(options: ClusterOptions) -> dict[str, Any]:
     }
 
 
-def run(address: str | None, host: str, port: int, options: ClusterOptions) -> None:
-    """Serve from a cluster until a signal ends it. The cluster itself is left running.
+def run(address: str, host: str, port: int, options: ClusterOptions) -> None:
+    """Serve from a cluster until a signal ends it. A cluster that was there before stays.
 
     Args:
-        address: of the cluster; None for one of this machine alone, which ends with this process.
+        address: of the cluster; ``local`` for one of this machine alone, ``auto`` for the one that
+            this machine belongs to.
 
     Raises:
         InvalidInput: Ray is not installed, the settings are wrong, or there is no such cluster.
     """
-    settings = load_settings()
-    check_exposure(host, settings)
+    check_exposure(host, load_settings())
+    _check_reachable(address)
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     try:
         import ray
         from ray import serve
     except ImportError:
         raise InvalidInput("ray_missing", "install Ray: pip install 'afterdetail[ray]'") from None
+    own = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address or "local", include_dashboard=None if address else False)
-    except ConnectionError:
-        raise InvalidInput("ray_missing", f"there is no Ray cluster at {address}") from None
-    shown = options.model_copy(update={"anonymous": is_loopback(host) or options.anonymous})
-    serve.start(http_options={"host": host, "port": port})
+        ray.init(address=address, **own)
+    except (ConnectionError, ValueError):
+        raise _no_cluster(address) from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
-        serve.run(application(shown), name=NAME, route_prefix="/")
+        serve.start(http_options={"host": host, "port": port, "location": "EveryNode"})
+        serve.run(application(_suited(options, host)), name=NAME, route_prefix="/")
         sys.stderr.write(f"afterdetail serves from a cluster at http://{host}:{port}\n")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
     serve.delete(NAME)
     ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        try:
+            socket.create_connection((host, int(port)), timeout=REACHED_IN).close()
+        except (OSError, ValueError):
+            raise _no_cluster(address) from None
+
+
+def _no_cluster(address: str) -> InvalidInput:
+    text = f"there is no Ray cluster at {address}; start one, or give --ray local"
+    return InvalidInput("ray_missing", text)
+
+
+def _suited(options: ClusterOptions, host: str) -> ClusterOptions:
+    """A GPU for each engine, where the cluster has any; tokens, where others reach it."""
+    import ray
+
+    on_gpus = not (options.device or "cuda").startswith("cpu") and ray.cluster_resources().get(
+        "GPU"
+    )
+    chosen = {"engine_gpus": 1.0 if on_gpus else 0.0, "anonymous": is_loopback(host)}
+    return options.model_copy(update=chosen)
