@@ -19,8 +19,8 @@ SHARE_OF_FREE = 0.8
 the autoencoder and for what the allocator cannot use."""
 MOST_ROWS = 64
 """Of an accelerator: twice what fills an H100 with SD 1.5 at 512 pixels."""
-MOST_ROWS_CPU = 8
-"""More give no more speed there, and let every job wait for more others."""
+MOST_ROWS_CPU = 4
+"""Two guided jobs: more give no more speed there, and let every job wait for more others."""
 LEAST_ROWS = 2
 """A guided job's. It is run even where it should not fit: memory may be free by then."""
 TENSORS_OF_A_ROW = 48
