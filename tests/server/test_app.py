@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -129,6 +130,16 @@ def test_numbers_that_are_none(client: TestClient, field: str, literal: str) -> 
 @pytest.mark.parametrize("headers", [{"X-OctoAI-Async": "0"}, {"X-OctoAI-Queue-Dispatch": "1"}])
 def test_headers_without_effect(client: TestClient, body: Body, headers: dict[str, str]) -> None:
     assert client.post("/adetailer", json=body, headers=headers).status_code == 200
+
+
+def test_the_api_page_needs_no_other_host(client: TestClient) -> None:
+    page = client.get("/docs").text
+    needed = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(needed) == 3
+    for address in needed:
+        assert address.startswith("/")
+        assert len(client.get(address).content) > 1000
+    assert "http" not in re.sub(r"window\.location\.\w+", "", page)
 
 
 class TestTokens:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastapi import FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from afterdetail.config import Settings, load_settings
@@ -59,7 +60,7 @@ def create_app(
         if traces:
             traces.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # the API page without scripts from other hosts
         title="afterdetail",
         summary="Finds faces and hands in a picture, repaints them, puts them back.",
         lifespan=lifespan,
