@@ -31,6 +31,9 @@ from training.loop import Plan, Run, join_workers
 CHECKPOINT = Path("build/training/denoiser.pt")
 TOKENIZER = Path(str(files("afterdetail"))) / "models" / "tiny" / "tokenizer"
 
+WIDTH = 64
+"""Of the text encoders."""
+
 RESTORED = 0.75
 """Share of each batch that begins at the degraded face."""
 
@@ -52,24 +55,28 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
+def text_config(vocabulary: int, layers: int, activation: str = "quick_gelu") -> CLIPTextConfig:
+    """Of a CLIP text encoder, 64 wide."""
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        projection_dim=WIDTH,
+        hidden_act=activation,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+
+
 class Denoiser(nn.Module):
     """The UNet and its text encoder, trained together."""
 
     def __init__(self, vocabulary: int, latents: int) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=vocabulary,
-                hidden_size=64,
-                intermediate_size=192,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                projection_dim=64,
-                bos_token_id=vocabulary - 2,
-                eos_token_id=vocabulary - 1,
-                pad_token_id=vocabulary - 1,
-            )
-        )
+        self.text_encoder = CLIPTextModel(text_config(vocabulary, layers=2))
         self.unet = UNet2DConditionModel(
             sample_size=64,
             in_channels=latents,
@@ -79,7 +86,7 @@ class Denoiser(nn.Module):
             up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * 2,
             layers_per_block=1,
             norm_num_groups=8,
-            cross_attention_dim=64,
+            cross_attention_dim=WIDTH,
             attention_head_dim=4,
             time_embedding_dim=192,
         )
@@ -142,7 +149,10 @@ class Batch:
 
 
 class Batches:
-    """Crops as latents, mirrored and recoloured at random, with their captions as tokens."""
+    """Crops as latents, mirrored and recoloured at random, with their captions as tokens.
+
+    ``rows`` numbers the crops that are drawn from.
+    """
 
     def __init__(self, folder: Path, size: int, name: str = "train", device: str = "cpu") -> None:
         self.sharp = np.load(folder / f"{name}-sharp.npy", mmap_mode="r")
@@ -151,15 +161,16 @@ class Batches:
         records = [json.loads(line) for line in lines]
         self.faces = torch.stack([inside(record["face"]) for record in records])
         tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-        captions = [record["caption"] for record in records]
-        self.tokens = tokenizer(
-            [*captions, ""], padding="max_length", truncation=True, return_tensors="pt"
+        self.captions = [*(record["caption"] for record in records), ""]
+        self.tokens: Tensor = tokenizer(
+            self.captions, padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
+        self.rows = torch.arange(len(records))
         self.encode = linear_encoder(load_autoencoder().to(device))
         self.size, self.device = size, device
 
     def draw(self, generator: torch.Generator) -> Batch:
-        chosen = torch.randint(len(self.sharp), (self.size,), generator=generator)
+        chosen = self.rows[torch.randint(len(self.rows), (self.size,), generator=generator)]
         mirrored = torch.rand(self.size, generator=generator) < 0.5
         silent = torch.rand(self.size, generator=generator) < WITHOUT_CAPTION
         other = torch.rand(self.size, generator=generator) < RECOLOURED
@@ -173,8 +184,12 @@ class Batches:
             for part in (*pair, self.faces[chosen].to(self.device))
         )
         rows = torch.where(silent, torch.full_like(chosen, -1), chosen)
-        tokens = self.tokens[rows].to(self.device)
+        tokens = self.read(rows, generator).to(self.device)
         return Batch(self.encode(sharp), self.encode(soft), faces, tokens)
+
+    def read(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """The tokens of crops; -1 stands for no caption."""
+        return self.tokens[rows]
 
 
 def inside(face: dict[str, float]) -> Tensor:
@@ -192,19 +207,26 @@ class DenoiserLoss:
     its error along: at the level r, the share r / r0 of it is left. Those are the mixtures trained
     on, so that the target, noise + (soft - sharp) / r0, stays bounded; its loss is weighted so that
     no r0 outweighs the others.
+
+    Args:
+        below: trains on lower timesteps alone, as a refiner, which may also begin there.
+        restored: share of each batch that begins at the degraded face.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, below: int = 1000, restored: float = RESTORED) -> None:
         alphas = new_scheduler().alphas_cumprod
         self.model, self.alpha, self.sigma = model, alphas.sqrt(), (1 - alphas).sqrt()
+        self.below, self.restored = below, restored
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        count, rest = len(batch.sharp), round(RESTORED * len(batch.sharp))
+        count, rest = len(batch.sharp), round(self.restored * len(batch.sharp))
         begin = torch.randint(100, 500, (count,), generator=generator)
         begin[::3] = torch.randint(500, 1000, begin[::3].shape, generator=generator)
+        if self.below < 1000:
+            begin[1::3] = torch.randint(20, self.below, begin[1::3].shape, generator=generator)
         share = torch.rand(count, generator=generator)
-        steps = (share * begin).long()
-        steps[rest:] = (share[rest:] * 1000).long()
+        steps = (share * begin.clamp_max(self.below)).long()
+        steps[rest:] = (share[rest:] * self.below).long()
         noise = torch.randn(batch.sharp.shape, generator=generator).to(batch.sharp)
         alpha, sigma = (_rows(levels[steps], noise) for levels in (self.alpha, self.sigma))
         first = _rows((self.sigma / self.alpha)[begin], noise)
@@ -215,11 +237,16 @@ class DenoiserLoss:
         noised = alpha * (batch.sharp + left * error) + sigma * noise
         target = noise + inside * error / first
         with torch.autocast("cuda", torch.bfloat16, enabled=noise.is_cuda):
-            made = self.model(noised, steps.to(noise.device), batch.tokens)
+            made = self.predict(noised, steps.to(noise.device), batch)
         squared = (made.float() - target).square()
         weight = torch.where(inside * error != 0, first**2 / (1 + first**2), 1.0)
         loss: Tensor = (weight * squared * counted).sum() / (counted.sum() * squared.shape[1])
         return loss
+
+    def predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
+        """The noise that the model finds in ``noised`` when it is told what ``batch`` tells."""
+        noise: Tensor = self.model(noised, steps, batch.tokens)
+        return noise
 
     @staticmethod
     def _regions(batch: Batch, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -72,10 +72,11 @@ class Run:
         self.parameters = list(trained.values())
         matrices = [p for name, p in trained.items() if p.ndim >= 2 and "embedding.w" not in name]
         rest = [p for name, p in trained.items() if p.ndim < 2 or "embedding.w" in name]
-        self.optimisers: list[Optimizer] = [
-            Muon(matrices, rate=plan.rate),
-            torch.optim.AdamW(rest, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0),
-        ]
+        self.optimisers: list[Optimizer] = [Muon(matrices, rate=plan.rate)]
+        if rest:  # a LoRA is matrices alone
+            self.optimisers.append(
+                torch.optim.AdamW(rest, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
+            )
         self.average = {name: value.clone() for name, value in model.state_dict().items()}
         self.step = 0
         if path.exists():

@@ -1,0 +1,141 @@
+"""Cuts a small refiner out of ``tiny-xl`` and trains it for the timesteps below 200.
+
+    python -m training.refiner [--steps 300]
+
+SDXL's refiner reads the second text encoder alone and is told how beautiful the picture is instead
+of the size it is made for. Little noise hides small details only, so the innermost level and the
+middle of the UNet are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection
+
+from training.crops import CROPS, SIZE
+from training.denoiser import WIDTH
+from training.loop import Plan, Run, join_workers
+from training.tower import load_tower
+from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl
+
+CHECKPOINT = Path("build/training/refiner.pt")
+BELOW = 200
+"""Timesteps: where the engine, as diffusers, hands over to a refiner of SDXL."""
+LEVELS = 3
+"""Of the base's four."""
+BEST_SCORE = 6.0
+"""What diffusers asks a refiner for; the negative prompt gets 2.5."""
+BLUR_PER_POINT = 0.015
+"""Share of the degraded picture that is left in one which scores a point less."""
+
+
+def new_refiner(base: UNet2DConditionModel, second: CLIPTextModelWithProjection) -> XLDenoiser:
+    """A refiner that does the part of ``tiny-xl``'s outer levels."""
+    config = base.config
+    levels = {
+        "block_out_channels": config.block_out_channels[:LEVELS],
+        "down_block_types": config.down_block_types[:LEVELS],
+        "up_block_types": config.up_block_types[-LEVELS:],
+        "mid_block_type": None,
+    }
+    refiner = XLDenoiser({**config, **levels}, second, numbers=5)
+    copy_outer_levels(refiner.unet, base)
+    return refiner
+
+
+@torch.no_grad()
+def copy_outer_levels(unet: UNet2DConditionModel, base: UNet2DConditionModel) -> None:
+    """Copies the levels that both have, and sets to zero what came from further inside.
+
+    Of the attention's columns those of the second text encoder are kept, of the numbers the first;
+    what is known of the target size becomes a constant, and the score says nothing yet.
+    """
+    given, own = base.state_dict(), unet.state_dict()
+    inner = len(base.config.block_out_channels) - LEVELS
+    joint = "up_blocks.0.resnets.0."
+    for name, kept in own.items():
+        parts = name.split(".")
+        if parts[0] == "up_blocks":
+            parts[1] = str(int(parts[1]) + inner)
+        value = given[".".join(parts)]
+        if name.startswith(joint) and value.shape != kept.shape:
+            kept.copy_(_without_inside(name, value, kept))
+        elif name == "add_embedding.linear_1.weight":
+            kept.zero_()
+            kept[:, :-NUMBER_WIDTH] = value[:, : -2 * NUMBER_WIDTH]
+        elif value.shape != kept.shape:
+            kept.copy_(value[:, -WIDTH:])
+        else:
+            kept.copy_(value)
+    target = base.add_time_proj(torch.full((2,), float(SIZE))).flatten()
+    weight = given["add_embedding.linear_1.weight"][:, -2 * NUMBER_WIDTH :]
+    own["add_embedding.linear_1.bias"] += weight @ target
+
+
+def _without_inside(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """Of a layer that reads the inner level and the one beside it: deaf to the inner one."""
+    axis = 0 if value.ndim == 1 else 1
+    beside = like.shape[axis] // 2
+    made = torch.ones_like(like) if name.endswith("norm1.weight") else torch.zeros_like(like)
+    made.narrow(axis, beside, beside).copy_(value.narrow(axis, -beside, beside))
+    return made
+
+
+class ScoredBatches(XLBatches):
+    """Crops with scores: the lower, the more of the degraded picture is left in what is wanted."""
+
+    def draw(self, generator: torch.Generator) -> TextBatch:
+        batch = super().draw(generator)
+        scores = 2 + (BEST_SCORE - 2) * torch.rand(self.size, generator=generator)
+        scores[::2] = BEST_SCORE
+        share = (BLUR_PER_POINT * (BEST_SCORE - scores))[:, None, None, None].to(batch.sharp)
+        return TextBatch(
+            sharp=batch.sharp + share * (batch.soft - batch.sharp),
+            soft=batch.soft,
+            face=batch.face,
+            tokens=batch.tokens,
+            numbers=score_numbers(scores).to(batch.sharp),
+            told=torch.ones_like(batch.told),
+        )
+
+
+def score_numbers(scores: Tensor) -> Tensor:
+    """Scores ``(B,)`` to the refiner's five numbers ``(B, 5)``: 128 px, not cropped, the score."""
+    side, corner = torch.full_like(scores, SIZE), torch.zeros_like(scores)
+    return torch.stack([side, side, corner, corner, scores], 1)
+
+
+def load_refiner(checkpoint: Path = CHECKPOINT) -> XLDenoiser:
+    """The averaged weights of a run."""
+    model = new_refiner(load_xl().unet, load_tower())
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    return model.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--batch", type=int, default=16, help="crops per worker")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(given.seed)
+    join_workers()
+    batches = ScoredBatches(CROPS, given.batch, device=given.device)
+    model: nn.Module = new_refiner(load_xl().unet, load_tower())
+    model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plan = Plan(given.steps, given.rate, warmup=20, decay=0.6, average=0.98, save_every=50)
+    loss = XLLoss(model, below=BELOW)
+    run = Run(model, plan, CHECKPOINT, given.seed)
+    run.train(lambda generator: loss(batches.draw(generator), generator))
+
+
+if __name__ == "__main__":
+    main()
