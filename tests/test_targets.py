@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from afterdetail import masks
+from afterdetail.errors import InvalidInput
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import load_catalogue
 from afterdetail.options import MAX_SEED, DetailOptions
@@ -127,6 +128,13 @@ def test_options_of_single_objects() -> None:
         ((2,), 99, "a cat", 0.9),
     ]
     assert made.left_out == {1: "skipped as asked for"}
+
+
+@pytest.mark.parametrize(("found", "there"), [((), "none"), ((NEAR, FAR), "0 to 1")])
+def test_options_of_an_object_that_there_is_not(found: tuple[Detection, ...], there: str) -> None:
+    with pytest.raises(InvalidInput, match=f"there is no object 2; found: {there}") as caught:
+        plan(*found, objects={2: {"skip": True}})
+    assert (caught.value.code, caught.value.field) == ("object_unknown", "objects")
 
 
 def test_a_skipped_object_is_left_out_of_the_union() -> None:

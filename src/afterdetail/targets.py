@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from afterdetail import masks
+from afterdetail.errors import InvalidInput
 from afterdetail.options import MAX_SEED, DetailOptions, random_seed
 from afterdetail.recipes import Recipe, Wish
 from afterdetail.stages import Stage
@@ -47,7 +48,12 @@ class Plan:
 
 
 def make_plan(sight: Sight, recipe: Recipe) -> Plan:
-    """The jobs of a stage."""
+    """The jobs of a stage.
+
+    Raises:
+        InvalidInput: ``object_unknown``: options of an object that there is not.
+    """
+    _check_ids(recipe.stage.objects, len(sight.found))
     targets: list[Target] = []
     left_out = dict(sight.left_out)
     for turn, ((number, mask), seed) in enumerate(
@@ -67,6 +73,14 @@ def make_plan(sight: Sight, recipe: Recipe) -> Plan:
     faded = (number for target in blurred if target.mask.empty for number in target.objects)
     left_out |= dict.fromkeys(faded, "nothing of its mask is left after the blur")
     return Plan(tuple(target for target in blurred if not target.mask.empty), left_out)
+
+
+def _check_ids(given: Iterable[int], found: int) -> None:
+    for number in given:
+        if number >= found:
+            there = f"0 to {found - 1}" if found else "none"
+            text = f"objects: there is no object {number}; found: {there}"
+            raise InvalidInput("object_unknown", text, field="objects")
 
 
 def _shaped(mask: Mask, stage: Stage) -> Mask:

@@ -106,11 +106,24 @@ def test_before_and_after_are_compared_with_the_keyboard(page: Page, two_faces: 
     assert "53%" in page.page.evaluate(shown)
 
 
+def test_before_and_after_are_compared_with_the_mouse(page: Page, two_faces: Path) -> None:
+    page.page.get_by_label("number input for Steps").fill("2")
+    page.drop(two_faces)
+    page.wait_for("#seen", "This would be repainted")
+    page.page.locator("#go").click()
+    box = page.page.locator("#compare .frame").bounding_box()
+    page.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 9)
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 9)
+    assert page.page.locator("#compare input[type=range]").input_value() == "20"
+
+
 @pytest.mark.parametrize("how", ["stop", "leave"])
 def test_work_that_nobody_waits_for_ends(
     page: Page, two_faces: Path, detailer: Detailer, how: str
 ) -> None:
     page.page.get_by_label("number input for Steps").fill("200")
+    page.page.get_by_label("number input for Denoising strength").fill("1")
     page.drop(two_faces)
     page.wait_for("#seen", "This would be repainted")
     page.page.locator("#go").click()
@@ -140,12 +153,16 @@ def test_what_is_wrong_is_said(page: Page, tmp_path: Path, two_faces: Path) -> N
     page.drop(two_faces)
     page.wait_for("#seen", "This would be repainted")
     page.page.get_by_label("Seed").fill("lucky")
+    page.page.get_by_text("Selection", exact=True).click()
+    page.page.get_by_label("Only the largest").fill("1")
+    page.page.wait_for_function("document.querySelectorAll('input:checked').length == 2")
     page.page.locator("#go").click()
     page.wait_for("#progress [role=alert]", "Seed: 'lucky' is not a whole number")
 
 
 def test_the_command_it_shows_does_the_same(page: Page, two_faces: Path, tmp_path: Path) -> None:
     page.page.locator("#option-prompt textarea").fill("it's (a:1.2) face")
+    page.page.locator("#option-objects textarea").fill("1: an old man")
     page.page.get_by_label("number input for Steps").fill("2")
     page.drop(two_faces)
     page.page.get_by_text("The same from a program").click()
@@ -166,8 +183,11 @@ def test_the_command_it_shows_does_the_same(page: Page, two_faces: Path, tmp_pat
 
 def test_a_phone_sees_all_of_it(page: Page, two_faces: Path) -> None:
     page.page.set_viewport_size({"width": 390, "height": 780})
+    page.page.get_by_label("number input for Steps").fill("2")
     page.drop(two_faces)
-    page.page.wait_for_selector("#found img")
+    page.wait_for("#seen", "This would be repainted")
+    page.page.locator("#go").click()
+    page.page.wait_for_selector("#gallery img")
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.page.evaluate(wide) <= 0
 

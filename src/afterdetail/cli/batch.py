@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from afterdetail.cli.files import Task, beside, read_bytes, write
 from afterdetail.cli.report import Done, print_above, progress_of, say
 from afterdetail.errors import AfterdetailError, InvalidInput, ModelUnavailable, WeightsError
-from afterdetail.options import seeded
+from afterdetail.options import LibraryOptions, seeded
 from afterdetail.stages import Stage
 
 if TYPE_CHECKING:
@@ -169,6 +169,6 @@ def _joined(before: Picture, after: Picture) -> Picture:
 
 def _concerns_every_picture(error: AfterdetailError) -> bool:
     """Whether the next picture would fail the same way: an option is wrong, a model missing."""
-    if isinstance(error, InvalidInput) and error.field in Stage.model_fields:
+    if isinstance(error, InvalidInput) and error.field in LibraryOptions.model_fields:
         return True
     return isinstance(error, (ModelUnavailable, WeightsError))

@@ -27,7 +27,7 @@ class Group:
 
 
 GROUPS = (
-    Group("Prompt", ("prompt", "negative_prompt", "style_preset"), open=True),
+    Group("Prompt", ("prompt", "negative_prompt", "objects", "style_preset"), open=True),
     Group("Detection", ("detector", "confidence"), open=True),
     Group("Inpainting", ("strength", "steps", "sampler", "cfg_scale", "seed"), open=True),
     Group(
@@ -80,9 +80,12 @@ SHAPING = tuple(
 )
 """A change of these changes what would be done with it."""
 
+OWN_DEFAULTS: Mapping[str, Any] = {"strength": 0.4}
+"""As other tools for people have it: the endpoint's would make another face of the first."""
 AUTOMATIC = "automatic"
 ZERO_IS_NONE = ("max_num_detections", "k_largest", "tile")
 """As in the other tools; an empty number is zero to Gradio."""
+PROMPT_OF = re.compile(r"(\d{1,4})\s*[:=]\s*(.*)")
 LORA = re.compile(r"\s*(?P<name>[^=:,]+?)\s*(?:[=:]\s*(?P<weight>[^,]*?)\s*)?")
 
 
@@ -112,7 +115,7 @@ def _sizes(catalogue: Catalogue) -> list[str]:
 
 
 def _default(field: str) -> Any:
-    return LibraryOptions.model_fields[field].default
+    return OWN_DEFAULTS.get(field, LibraryOptions.model_fields[field].default)
 
 
 def _dropdown(field: str, choices: Sequence[str]) -> gr.Dropdown:
@@ -141,6 +144,7 @@ def _checkbox(field: str) -> gr.Checkbox:
 PLAIN: Mapping[str, Callable[[str], gr.components.Component]] = {
     "prompt": lambda field: _text(field, "a photo of a (smiling:1.2) woman", lines=2),
     "negative_prompt": lambda field: _text(field, "blurry, deformed"),
+    "objects": lambda field: _text(field, "1: an old man", lines=2),
     "confidence": _slider(0, 1, 0.01),
     "max_num_detections": _number,
     "tile": _number,
@@ -166,6 +170,7 @@ PLAIN: Mapping[str, Callable[[str], gr.components.Component]] = {
 ABOUT: Mapping[str, tuple[str, str]] = {
     "prompt": ("Prompt", "What to paint; empty is fine. (x:1.3) gives x more weight."),
     "negative_prompt": ("Negative prompt", "What not to paint."),
+    "objects": ("Prompts of single objects", "One a line, by the number in the picture."),
     "style_preset": ("Style", "Wording put around both prompts."),
     "detector": ("Detector", "What to look for."),
     "confidence": ("Detection confidence", "Lower finds more."),
@@ -216,9 +221,26 @@ def stage_of(values: Sequence[object], skipped: Collection[int] = ()) -> Stage:
     given["seed"] = _seed(str(given["seed"] or ""))
     given["loras"] = _loras(str(given["loras"] or ""))
     given["clip_skip"] = None if given["clip_skip"] is None else int(str(given["clip_skip"]))
-    given |= {name: given[name] or None for name in ZERO_IS_NONE}
-    kept = {name: value for name, value in given.items() if value is not None}
-    objects = {number: {"skip": True} for number in sorted(skipped)}
+    return _checked(given, _prompts(str(given["objects"] or "")), skipped)
+
+
+def outline_of(values: Sequence[object], skipped: Collection[int] = ()) -> Stage:
+    """The same of the controls alone that say what is found and what its masks are: what is wrong
+    with others is no reason not to show it.
+    """
+    given = dict(zip(FIELDS, map(_meant, values), strict=True))
+    return _checked({name: given[name] for name in (*FINDING, *SHAPING)}, {}, skipped)
+
+
+def _checked(
+    given: Mapping[str, object], prompts: Mapping[int, str], skipped: Collection[int]
+) -> Stage:
+    none = {name for name in ZERO_IS_NONE if not given[name]}
+    kept = {name: value for name, value in given.items() if value is not None and name not in none}
+    objects: dict[int, dict[str, object]] = {
+        **{number: {"prompt": prompt} for number, prompt in prompts.items()},
+        **{number: {"skip": True} for number in sorted(skipped)},
+    }
     try:
         return validated(ServedStage, {**kept, "objects": objects})
     except InvalidInput as error:
@@ -246,6 +268,18 @@ def _seed(text: str) -> int | list[int] | None:
         )
     seeds = [int(part) for part in parts]
     return seeds[0] if len(seeds) == 1 else seeds
+
+
+def _prompts(text: str) -> dict[int, str]:
+    """By the ids of objects, from lines such as ``1: an old man``."""
+    prompts: dict[int, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = PROMPT_OF.fullmatch(line)
+        if match is None:
+            text = f"{ABOUT['objects'][0]}: {line[:60]!r} is not written as 1: an old man"
+            raise InvalidInput("objects_invalid", text, field="objects")
+        prompts[int(match[1])] = match[2]
+    return prompts
 
 
 def _loras(text: str) -> dict[str, float] | None:

@@ -72,8 +72,6 @@ def lay_out(catalogue: Catalogue) -> Parts:
     gallery = gr.Gallery(
         [],
         label="This visit's pictures",
-        columns=6,
-        fit_columns=False,
         height="auto",
         object_fit="contain",
         buttons=["download", "fullscreen"],

@@ -38,11 +38,14 @@ CSS = """
 .jobs progress::-webkit-progress-bar { background: var(--border-color-primary); }
 .jobs progress::-webkit-progress-value { background: var(--color-accent); }
 .jobs progress::-moz-progress-bar { background: var(--color-accent); }
+#progress:not(:has(p)), #compare:not(:has(figure)) { display: none; }
+#gallery .grid-wrap { min-height: 0; }
+#gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(30%, 9em), 1fr)); }
 @media (max-width: 480px) { .jobs li { grid-template-columns: 5em 1fr 7em; } }
 .compare { position: relative; --at: 50%; max-width: 100%; margin: 0; }
 .compare img { display: block; width: 100%; height: auto; border-radius: var(--radius-lg); }
 .compare .after { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
-.compare .frame { position: relative; }
+.compare .frame { position: relative; cursor: ew-resize; touch-action: pan-y; }
 .compare .frame::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--at);
   width: 2px; background: white; box-shadow: 0 0 3px black; }
 .compare input { width: 100%; height: 2.2em; accent-color: var(--color-accent); }

@@ -41,18 +41,27 @@ def _line(line: Line) -> str:
     return f"<li><span>{name}</span>{bar}<span>{escape(state)}</span></li>"
 
 
+MOVED = "this.closest('.compare').style.setProperty('--at', this.value + '%')"
+DRAGGED = (
+    "if (event.buttons) { const box = this.getBoundingClientRect(), slider = this.nextSibling; "
+    "slider.value = 100 * (event.clientX - box.left) / box.width; slider.oninput(); }"
+)
+
+
 def compare(before: str, after: str) -> str:
-    """Two pictures of one size, one on the other, with a slider between them that arrow keys move.
+    """Two pictures of one size, one on the other, with a slider between them that arrow keys move,
+    and a finger or a mouse on the picture, too.
 
     Args:
         before, after: addresses of pictures.
     """
-    moved = "this.closest('.compare').style.setProperty('--at', this.value + '%')"
+    still = 'draggable="false"'
     return (
-        '<figure class="compare"><div class="frame">'
-        f'<img class="before" src="{escape(before)}" alt="The picture before">'
-        f'<img class="after" src="{escape(after)}" alt="The picture after"></div>'
+        '<figure class="compare">'
+        f'<div class="frame" onpointerdown="{DRAGGED}" onpointermove="{DRAGGED}">'
+        f'<img class="before" src="{escape(before)}" alt="The picture before" {still}>'
+        f'<img class="after" src="{escape(after)}" alt="The picture after" {still}></div>'
         '<input type="range" min="0" max="100" value="50" step="1" '
-        f'aria-label="How much of the picture before is shown" oninput="{moved}">'
+        f'aria-label="How much of the picture before is shown" oninput="{MOVED}">'
         '<div class="sides"><span>before</span><span>after</span></div></figure>'
     )

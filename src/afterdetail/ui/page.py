@@ -21,7 +21,7 @@ from afterdetail.options import seeded
 from afterdetail.results import DetailedObject, DetailResult, Outcome
 from afterdetail.stages import Stage
 from afterdetail.ui import markup, snippets
-from afterdetail.ui.controls import FINDING, SHAPING, stage_of
+from afterdetail.ui.controls import FINDING, SHAPING, outline_of, stage_of
 from afterdetail.ui.desk import Desk
 from afterdetail.ui.drawing import Sketch
 from afterdetail.ui.layout import NOTHING_YET, Parts, lay_out
@@ -80,7 +80,7 @@ class Handlers:
         finding = [parts.file.change, *(changes[name] for name in FINDING)]
         gr.on(finding, self.look, [parts.file, *options], seen, **last)
         shaping = [changes[name] for name in SHAPING]
-        gr.on(shaping, self.look_again, [parts.visit, *options], seen, **last)
+        gr.on(shaping, self.look_again, [parts.visit, parts.file, *options], seen, **last)
         parts.found.select(self.toggle, [parts.visit, *options], seen, **quiet)
         parts.objects.input(self.choose, [parts.visit, parts.objects, *options], seen, **last)
         running = parts.go.click(
@@ -110,10 +110,12 @@ class Handlers:
             return self._nothing(markup.said(NOTHING_YET))
         return await self._look(request, Path(file), frozenset(), values)
 
-    async def look_again(self, request: gr.Request, visit: Visit | None, *values: object) -> Update:
+    async def look_again(
+        self, request: gr.Request, visit: Visit | None, file: str | None, *values: object
+    ) -> Update:
         """An option changed that says what is done with what was found."""
         if visit is None:
-            return {self.parts.visit: gr.skip()}
+            return await self.look(request, file, *values)
         return await self._look(request, visit.file, visit.skipped, values)
 
     async def toggle(
@@ -143,7 +145,7 @@ class Handlers:
     ) -> Update:
         parts = self.parts
         try:
-            stage = stage_of(values, skipped)
+            stage = outline_of(values, skipped)
             sketch = await self.desk.look(file, stage, request.username or "")
         except AfterdetailError as error:
             return self._nothing(markup.complaint(error.public))
@@ -194,7 +196,7 @@ class Handlers:
         except AfterdetailError as error:
             yield self._state(markup.complaint(error.public), busy=False)
             return
-        yield self._state(markup.said(summary(result)), busy=False) | {
+        yield self._state(markup.said(summary(result, stage)), busy=False) | {
             parts.compare: markup.compare(address(str(visit.file)), address(done)),
             parts.download: gr.DownloadButton(value=done, interactive=True),
             parts.gallery: gr.Gallery(
@@ -264,9 +266,11 @@ def _described(item: DetailedObject) -> str:
     return f"{name_of(item)} ({item.detection.score:.2f})"
 
 
-def summary(result: DetailResult) -> str:
-    """What was done, in a sentence."""
+def summary(result: DetailResult, stage: Stage) -> str:
+    """What was done, in a sentence, and the seed to have it done again."""
     text = f"Repainted {result.num_objects_inpainted} in {sum(result.timings.values()):.1f} s"
+    if isinstance(stage.seed, int):
+        text += f" with seed {stage.seed}"
     if result.num_removed_for_safety:
         text += f"; the safety checker refused {result.num_removed_for_safety}"
     if result.num_objects_failed:
