@@ -65,15 +65,22 @@ class EngineReplica:
         self._studio = make(options, settings)
         self._studio.load(catalogue)
         self._hold = holder(options.models_per_engine)
-        self._resident = [spec.name for spec in catalogue.bases().values()]
+        self._unannounced = [spec.name for spec in catalogue.bases().values()]
         patience = settings.hung_after or (300.0 if self._studio.device.type == "cpu" else 8.0)
         watching = partial(watch, self._studio, patience)
         threading.Thread(target=watching, name="watchdog", daemon=True).start()
 
+    async def check_health(self) -> None:
+        """Asked by Ray every few seconds. The first time, what was loaded at the start is noted."""
+        while self._unannounced:
+            await self._hold(self._unannounced.pop())
+        if not self._studio.alive:
+            raise RuntimeError("the engine has died")
+
     async def paint(self, call: Call) -> AsyncIterator[News]:
         """Work on a call until all its orders have an outcome, or until it is cancelled."""
-        for name in [call.checkpoint] if call.checkpoint else self._resident:
-            await self._hold(name)  # tells the router what is resident here
+        if call.checkpoint:
+            await self._hold(call.checkpoint)
         yield News(self._report())
         deadline = None if call.seconds is None else time.monotonic() + call.seconds
         beginning = asyncio.create_task(
