@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -11,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afterdetail.config import Token
+from afterdetail.errors import Aborted
 from afterdetail.server.auth import client_of
 from afterdetail.server.errors import internal_error, unauthorized
 from afterdetail.server.logs import FIELDS
@@ -79,6 +81,11 @@ class Accounts:
 
         try:
             await self.app(scope, receive, send_and_look)
+        except asyncio.CancelledError:  # some servers end the task of a client that has gone
+            if not status:
+                status = Aborted.status
+                scope.setdefault("state", {})["outcome"] = Aborted.code
+            raise
         finally:
             self._tell(scope, status, time.perf_counter() - began)
 
