@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from afterdetail.config import Settings, parse_tokens
+from afterdetail.models.catalogue import Kind
 from afterdetail.server.app import create_app
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ def img2img(api: Any, picture: Image.Image, *tabs: dict[str, Any], **fields: Any
     )
 
 
-def test_the_client_finds_what_it_looks_for(api: Any) -> None:
+def test_the_client_finds_what_it_looks_for(api: Any, detailer: Detailer) -> None:
     assert api.has_adetailer
     assert not api.has_controlnet
     assert api.util_get_current_model() == "tiny"
     assert "tiny" in api.util_get_model_names()
     assert {"Euler a", "DPM++ 2M", "DDIM"} <= set(api.util_get_sampler_names())
     assert api.util_get_scheduler_names() == ["automatic", "karras", "uniform"]
-    assert api.get_loras() == []
+    assert [lora["name"] for lora in api.get_loras()] == detailer.catalogue.names(Kind.LORA)
     api.util_wait_for_ready(check_interval=0.1)
 
 
@@ -175,7 +176,21 @@ def test_tokens_go_as_user_and_password(
             assert caught.value.args[0] == 401
 
 
-def test_other_paths_of_the_web_ui_are_not_there(open_client: Open) -> None:
-    client = open_client(Settings())
-    assert client.post("/sdapi/v1/txt2img", json={}).status_code == 404
-    assert client.post("/sdapi/v1/options", json={}).status_code == 405
+@pytest.mark.parametrize("path", ["txt2img", "extra-single-image", "refresh-checkpoints", "a/b"])
+def test_other_paths_of_the_web_ui_say_what_there_is(open_client: Open, path: str) -> None:
+    answer = open_client(Settings()).post(f"/sdapi/v1/{path}", json={})
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith(f"{path} is not served here: of this API there are")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"sd_model_checkpoint": "tiny"}, {"samples_format": "jpg"}]
+)
+def test_settings_that_are_so_already_are_agreed_to(api: Any, settings: dict[str, Any]) -> None:
+    assert api.set_options(settings) is None
+
+
+def test_settings_are_not_kept(api: Any) -> None:
+    (problem,) = api.set_options({"sd_model_checkpoint": "dreams"})["detail"]
+    assert problem["loc"] == ["body", "sd_model_checkpoint"]
+    assert "override_settings" in problem["msg"]

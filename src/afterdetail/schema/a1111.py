@@ -101,7 +101,9 @@ def _scripts(scripts: Mapping[str, Any]) -> tuple[bool, list[AdetailerArgs]]:
         if name.lower() == ADETAILER:
             skip, tabs = _adetailer(args)
         elif any(_asks(arg) for arg in (args if isinstance(args, list) else [args])):
-            raise _unserved(["body", "alwayson_scripts", name], f"{name:.80} is not served here")
+            raise _unserved(
+                ["body", "alwayson_scripts", name], f"{name:.80} is not served here; leave it out"
+            )
     return skip, tabs
 
 
@@ -143,7 +145,9 @@ def _invalid(error: ValidationError, place: list[str | int]) -> RequestInvalid:
 
 def _refuse(asked: Mapping[str, bool], place: list[str | int]) -> None:
     problems = [
-        FieldProblem(loc=[*place, name], msg=f"{name} is not served here", type="unserved")
+        FieldProblem(
+            loc=[*place, name], msg=f"{name} is not served here; leave it out", type="unserved"
+        )
         for name, is_asked in asked.items()
         if is_asked
     ]

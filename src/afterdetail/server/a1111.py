@@ -18,14 +18,22 @@ from afterdetail.images.infotext import infotext, ordinal
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec
 from afterdetail.results import DetailResult
-from afterdetail.schema.a1111 import ADETAILER, MEDIAPIPE, Img2Img, parse_img2img
+from afterdetail.schema.a1111 import (
+    ADETAILER,
+    MEDIAPIPE,
+    OF_NO_EFFECT,
+    Img2Img,
+    parse_img2img,
+)
 from afterdetail.schema.a1111_args import AdetailerArgs
 from afterdetail.schema.a1111_samplers import SAMPLERS
 from afterdetail.schema.request import ImageEncoding
+from afterdetail.schema.translate import json_object
 from afterdetail.schema.v1 import report
 from afterdetail.server.admission import Permit
 from afterdetail.server.answers import as_base64
 from afterdetail.server.calls import WORK_OF_LOOKING, Effort, work_on
+from afterdetail.server.errors import problem
 from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import Withheld
 from afterdetail.types import Picture, Size
@@ -33,6 +41,14 @@ from afterdetail.types import Picture, Size
 PREFIX = "/sdapi/v1"
 UNKNOWN_SEED = -1
 """Told where no job ran."""
+NOT_HERE = (
+    "{name:.60} is not served here: of this API there are img2img, to detail finished pictures, "
+    "and {others}"
+)
+NOT_KEPT = (
+    "nothing is set for later requests: send {name:.60} in override_settings of each, "
+    "or here as GET tells it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,20 @@ class WebUI:
             "samples_format": "png",
             "ad_bbox_sortby": "None",
         }
+
+    async def set_options(self, request: Request) -> Response:
+        """What clients send before a picture. Nothing is kept, so only what is so is agreed to.
+
+        Raises:
+            InvalidInput: a setting would change something.
+        """
+        with self.service.door.inside():
+            given, _, permit = await self.service.let_in(request, json_object)
+            self.service.admission.release(permit)
+        for name, value in given.items():
+            if not name.startswith(OF_NO_EFFECT) and self.options().get(name) != value:
+                raise InvalidInput("unserved", NOT_KEPT.format(name=name), field=name[:60])
+        return JSONResponse(None)
 
     def models(self) -> list[dict[str, Any]]:
         specs = [
@@ -239,6 +269,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
     }
     for name, make in answers.items():
         app.add_api_route(f"{PREFIX}/{name}", make, response_model=None, include_in_schema=False)
+    app.add_api_route(
+        f"{PREFIX}/options", web_ui.set_options, methods=["POST"], include_in_schema=False
+    )
+    others = ", ".join(answers)
+
+    @app.api_route(PREFIX + "/{name:path}", methods=["GET", "POST"], include_in_schema=False)
+    async def not_here(request: Request, name: str) -> Response:
+        text = NOT_HERE.format(name=name, others=others)
+        return problem(request.scope, 404, "not_found", text)
 
 
 def _samplers() -> list[dict[str, Any]]:
