@@ -68,6 +68,20 @@ def test_what_is_wrong_is_told_with_its_place(given: bytes, loc: list[str | int]
     assert caught.value.problems[0].loc == loc
 
 
+@pytest.mark.parametrize(
+    ("given", "closest"),
+    [
+        (body(strenght=0.4), "strength"),
+        (body(stages=[{"detectr": "x"}]), "detector"),
+        (body(objects={"0": {"negativ_prompt": "x"}}), "negative_prompt"),
+        (body(stages=[{"objects": {"0": {"lora": {}}}}]), "loras"),
+    ],
+)
+def test_of_names_that_there_are_not_the_closest_are_told(given: bytes, closest: str) -> None:
+    with pytest.raises(RequestInvalid, match=f"unknown option '.*'; closest: {closest}"):
+        parse_call(DetailRequest, given)
+
+
 def test_options_that_exclude_each_other_are_refused_once_inherited() -> None:
     given = body(union_masks=True, stages=[{"objects": {"0": {"prompt": "x"}}}])
     with pytest.raises(RequestInvalid, match="joined masks"):
@@ -92,9 +106,16 @@ def test_a_form_has_text_and_json(fields: dict[str, str], expected: dict[str, An
     assert call.preview
 
 
-@pytest.mark.parametrize("fields", [{"steps": "x"}, {"options": "{"}, {"loras": "{"}])
-def test_a_form_that_is_wrong_is_refused(fields: dict[str, str]) -> None:
-    with pytest.raises(RequestInvalid):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"steps": "x"}, "a number is needed"),
+        ({"options": "{"}, "options is not valid JSON"),
+        ({"loras": "{"}, "valid dictionary"),
+    ],
+)
+def test_a_form_that_is_wrong_is_refused(fields: dict[str, str], said: str) -> None:
+    with pytest.raises(RequestInvalid, match=said):
         parse_form(DetailRequest, fields, b"picture")
 
 

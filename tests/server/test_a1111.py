@@ -62,7 +62,7 @@ def test_the_client_finds_what_it_looks_for(api: Any, detailer: Detailer) -> Non
     assert "tiny" in api.util_get_model_names()
     assert {"Euler a", "DPM++ 2M", "DDIM"} <= set(api.util_get_sampler_names())
     assert api.util_get_scheduler_names() == ["automatic", "karras", "uniform"]
-    assert [lora["name"] for lora in api.get_loras()] == detailer.catalogue.names(Kind.LORA)
+    assert tuple(item["name"] for item in api.get_loras()) == detailer.catalogue.names(Kind.LORA)
     api.util_wait_for_ready(check_interval=0.1)
 
 

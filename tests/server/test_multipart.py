@@ -51,11 +51,27 @@ def test_boundaries_in_all_their_forms(content_type: str) -> None:
         (TYPE, b"--xyz\r\nContent-Disposition: form-data\r\n\r\n1\r\n" + END),
         (TYPE, part("a", b"\xff") + END),
         (TYPE, part("a", b"1") * (MAX_PARTS + 1) + END),
+        (TYPE, part("image", b"1") + part("init_image", b"2") + END),
         (TYPE, os.urandom(1000)),
     ],
-    ids=["no-boundary", "empty", "no-end", "no-head", "no-name", "not-text", "many", "noise"],
+    ids=[
+        "no-boundary",
+        "empty",
+        "no-end",
+        "no-head",
+        "no-name",
+        "not-text",
+        "many",
+        "two-pictures",
+        "noise",
+    ],
 )
 def test_what_is_wrong_is_refused(content_type: str, body: bytes) -> None:
     with pytest.raises(RequestInvalid) as caught:
         parse(content_type, body)
     assert caught.value.problems[0].type == "multipart_invalid"
+
+
+def test_a_picture_under_another_name_is_told_its_own() -> None:
+    with pytest.raises(RequestInvalid, match=r"'file' .* a picture's part is called image"):
+        parse(TYPE, part("file", b"\x89PNG\r\n") + END)

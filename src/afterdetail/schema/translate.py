@@ -146,21 +146,24 @@ def _check_size(size: Size, base: Base, *, field: str) -> None:
     )
 
 
-def json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes, what: str = "the body") -> dict[str, Any]:
     """
+    Args:
+        what: how the sender calls it.
+
     Raises:
         RequestInvalid: the body is anything else, or has too many values.
     """
     if body.count(b",") > MAX_VALUES:
-        text = f"the body has more than {MAX_VALUES:,} values"
+        text = f"{what} has more than {MAX_VALUES:,} values"
         raise RequestInvalid([FieldProblem(loc=["body"], msg=text, type="too_many_values")])
     try:
         value = from_json(body)
     except ValueError:  # its text would quote the body
-        problem = FieldProblem(loc=["body"], msg="the body is not valid JSON", type="json_invalid")
+        problem = FieldProblem(loc=["body"], msg=f"{what} is not valid JSON", type="json_invalid")
         raise RequestInvalid([problem]) from None
     if not isinstance(value, dict):
-        problem = FieldProblem(loc=["body"], msg="the body is not a JSON object", type="dict_type")
+        problem = FieldProblem(loc=["body"], msg=f"{what} is not a JSON object", type="dict_type")
         raise RequestInvalid([problem])
     return value
 

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
 from pydantic_core import from_json
 
+from afterdetail.errors import UnknownName
 from afterdetail.options import MAX_EXTENT, NUMBER
 from afterdetail.results import DetailedObject, DetailResult, DryRun
 from afterdetail.schema.request import ImageEncoding, ImageSource
 from afterdetail.schema.response import FieldProblem
 from afterdetail.schema.translate import RequestInvalid, decode_base64, json_object, problems_of
-from afterdetail.stages import MAX_STAGES, Stage, inherited
+from afterdetail.stages import MAX_STAGES, ObjectOptions, Stage, inherited
 
 SMALLEST_TILE = 512
 """Pixels: a picture of 50 megapixels has a few hundred of them."""
@@ -155,7 +156,7 @@ def parse_form(kind: type[CallRequest], fields: dict[str, str], picture: bytes |
         RequestInvalid, InvalidInput: as :func:`parse_call`.
     """
     given = dict(fields)
-    values: dict[str, Any] = json_object(given.pop("options", "{}").encode())
+    values: dict[str, Any] = json_object(given.pop("options", "{}").encode(), "options")
     values |= {name: _value(kind, name, text) for name, text in given.items()}
     return _call(kind, values, picture)
 
@@ -185,7 +186,8 @@ def _call(kind: type[CallRequest], values: dict[str, Any], picture: bytes | None
         request = kind.model_validate(values)
         stages = request.all_stages()
     except ValidationError as error:
-        raise RequestInvalid(problems_of(error)) from None
+        problems = [_with_closest(problem, kind) for problem in problems_of(error)]
+        raise RequestInvalid(problems) from None
     given = [picture, request.init_image, request.init_image_url]
     if sum(item is not None for item in given) != 1:
         text = "send one picture: as init_image (base64 or a file) or as init_image_url"
@@ -194,6 +196,17 @@ def _call(kind: type[CallRequest], values: dict[str, Any], picture: bytes | None
         picture = decode_base64(request.init_image)
         request = request.model_copy(update={"init_image": None})
     return Call(request, picture, stages)
+
+
+def _with_closest(problem: FieldProblem, kind: type[CallRequest]) -> FieldProblem:
+    """Of a name that there is not, the ones that there are."""
+    if problem.type != "extra_forbidden":
+        return problem
+    place = problem.loc[1:-1]
+    known = ObjectOptions if "objects" in place else ServedStage if "stages" in place else kind
+    name = str(problem.loc[-1])
+    error = UnknownName("option", name, known.model_fields, field=name)
+    return problem.model_copy(update={"msg": str(error)})
 
 
 def report(item: DetailedObject) -> ObjectReport:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from afterdetail.schema.response import FieldProblem
 from afterdetail.schema.translate import RequestInvalid
 
+PICTURE = ("image", "init_image")
+"""What the part with the picture may be called."""
 MAX_PARTS = 100
 MAX_HEADERS = 4096
 """Bytes of one part's headers."""
@@ -42,7 +44,9 @@ def parse(content_type: str, body: bytes) -> Form:
     picture = None
     for part in parts[1:-1]:
         name, content = _part(part)
-        if name in ("image", "init_image"):
+        if name in PICTURE:
+            if picture is not None:
+                raise _wrong("it has two pictures; send one")
             picture = content
         else:
             fields[name] = _text(name, content)
@@ -61,7 +65,8 @@ def _text(name: str, content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise _wrong(f"the part {name[:80]!r} is not UTF-8 text") from None
+        text = f"the part {name[:80]!r} is not UTF-8 text; a picture's part is called image"
+        raise _wrong(text) from None
 
 
 def _wrong(problem: str) -> RequestInvalid:

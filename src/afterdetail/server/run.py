@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -26,6 +27,8 @@ from afterdetail.server.service import Service
 if TYPE_CHECKING:
     from afterdetail.pipeline import Detailer
     from afterdetail.studio import Studio
+
+log = logging.getLogger("afterdetail.server")
 
 SWITCH_SECONDS = 0.001
 """Between threads that want Python's lock. At Python's own 5 ms the event loop, which lets go of it
@@ -69,7 +72,7 @@ def serve(
         log_config=None,
     )
     server = PoliteServer(config, app.state.service)
-    loading.add_done_callback(lambda done: _stop_if_failed(done, server))
+    loading.add_done_callback(lambda done: _when_loaded(done, server))
     # uvicorn ends gracefully and then sends itself the signal once more: that would be the end
     # before the engine's, and exit with a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -157,8 +160,10 @@ def _safety(settings: Settings) -> SafetyPolicy | Literal["off"]:
     return policy or "off"
 
 
-def _stop_if_failed(loading: Future[Detailer], server: uvicorn.Server) -> None:
-    if loading.exception() is not None:
+def _when_loaded(loading: Future[Detailer], server: uvicorn.Server) -> None:
+    if loading.exception() is None:
+        log.info("the models are loaded")
+    else:
         server.should_exit = True
 
 
