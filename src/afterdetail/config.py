@@ -114,9 +114,11 @@ class Settings(BaseSettings):
     """Listen on other addresses than loopback without any tokens."""
 
     resolutions: Literal["listed", "any"] = "listed"
-    """`listed`: pictures have one of the sizes of the hosted endpoint; `any`: any size."""
+    """Of `POST /adetailer`. `listed`: one of the sizes of the hosted endpoint; `any`: any size, as
+    all other paths take."""
     detectors: Literal["listed", "any"] = "listed"
-    """`listed`: the six detectors of the hosted endpoint; `any`: all of its catalogue."""
+    """Of `POST /adetailer`. `listed`: the six of the hosted endpoint; `any`: all of the catalogue,
+    as all other paths take."""
     max_body_bytes: PositiveInt = 32_000_000
     """Bytes of a request's body; base64 is a third larger than the picture."""
     max_pixels: PositiveInt = 50_000_000
