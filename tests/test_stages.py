@@ -35,6 +35,12 @@ def test_a_call_has_some_stages(count: int) -> None:
         parse_stages([{}] * count, {})
 
 
+@pytest.mark.parametrize("stages", [{"detector": "x"}, ["x"], [None]])
+def test_stages_are_options_by_name(stages: Any) -> None:
+    with pytest.raises(InvalidInput, match="stages: a list is needed"):
+        parse_stages(stages, {})
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -72,11 +72,15 @@ def parse_stages(
             own, the shared one is its main prompt.
 
     Raises:
-        InvalidInput: as :func:`parse_options`; ``stages_invalid`` for none or too many.
+        InvalidInput: as :func:`parse_options`; ``stages_invalid`` for none, too many, or what are
+            no options.
     """
     given = [{}] if stages is None else list(stages)
     if not 1 <= len(given) <= MAX_STAGES:
         message = f"stages: {len(given)} are given; a call has 1 to {MAX_STAGES}"
+        raise InvalidInput("stages_invalid", message, field="stages")
+    if not all(isinstance(stage, Mapping) for stage in given):
+        message = "stages: a list is needed, with the options of each stage by name"
         raise InvalidInput("stages_invalid", message, field="stages")
     return tuple(validated(Stage, inherited(stage, shared)) for stage in given)
 
