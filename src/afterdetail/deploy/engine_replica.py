@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 import uuid
@@ -22,6 +23,7 @@ from afterdetail.errors import AfterdetailError
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import load_catalogue
 from afterdetail.server import logs
+from afterdetail.server.run import SWITCH_SECONDS
 from afterdetail.studio import LocalStudio, make_studio
 from afterdetail.types import RGB
 
@@ -59,6 +61,7 @@ class EngineReplica:
 
     def __init__(self, options: ClusterOptions, make: MakeStudio = studio_of) -> None:
         settings = load_settings()
+        sys.setswitchinterval(SWITCH_SECONDS)  # calls come and go beside the engine's thread
         logs.configure(settings.log_format)
         catalogue = load_catalogue(options.models)
         self._name = uuid.uuid4().hex
