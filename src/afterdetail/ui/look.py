@@ -39,7 +39,8 @@ CSS = """
 .jobs progress::-webkit-progress-value { background: var(--color-accent); }
 .jobs progress::-moz-progress-bar { background: var(--color-accent); }
 #progress:not(:has(p)), #compare:not(:has(figure)) { display: none; }
-#gallery .grid-wrap { min-height: 0; }
+#gallery:not(:has(.preview)) .grid-wrap { min-height: 0; }
+#gallery:has(.preview) .grid-wrap { min-height: 36em; }
 #gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(30%, 9em), 1fr)); }
 @media (max-width: 480px) { .jobs li { grid-template-columns: 5em 1fr 7em; } }
 .compare { position: relative; --at: 50%; max-width: 100%; margin: 0; }
