@@ -27,7 +27,11 @@ from afterdetail.server.auth import check_exposure, is_loopback
 from afterdetail.server.run import SWITCH_SECONDS, load_in_background, make_detailer
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from fastapi import FastAPI
+
+    from afterdetail.pipeline import Detailer
 
 NAME = "afterdetail"
 ENVIRONMENT = {
@@ -47,6 +51,7 @@ class IngressReplica:
     def __init__(self, engine: Any, options: ClusterOptions) -> None:
         self._engine = engine
         self._options = options
+        self._loading: Future[Detailer] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = load_settings()
@@ -56,7 +61,13 @@ class IngressReplica:
         logs.configure(settings.log_format)
         studio = RemoteStudio(sender(self._engine))
         make = partial(make_detailer, self._options.models, settings, studio=studio)
-        return create_app(load_in_background(make), settings)
+        self._loading = load_in_background(make)
+        return create_app(self._loading, settings)
+
+    def check_health(self) -> None:
+        """Asked by Ray every few seconds. One that will never be ready is replaced."""
+        if self._loading and self._loading.done():
+            self._loading.result()
 
 
 def sender(engine: Any) -> Send:
