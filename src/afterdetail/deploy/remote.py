@@ -30,7 +30,7 @@ log = logging.getLogger("afterdetail.server")
 
 GRACE = 2.0
 """Seconds after its deadline for which a call's engine may still say so itself."""
-MOST_BEGUN = 2
+MOST_BEGUN = 3
 """Engines that may be lost with one call: a call that takes engines down must not take them all."""
 MOST_SENT = 6
 """Times that a call is sent, counting engines that were lost before they had begun it."""
