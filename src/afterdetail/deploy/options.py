@@ -25,7 +25,7 @@ class ClusterOptions(BaseModel):
     max_engines: PositiveInt = 1
     """Engines at most. Between the two, as many as the orders under way need."""
     engine_cpus: NonNegativeFloat = 1
-    """Cores that Ray reserves for an engine."""
+    """Cores that Ray reserves for an engine, and the threads that it computes with."""
     engine_gpus: NonNegativeFloat = 0
     """Accelerators of an engine. A part of one isolates no memory: 1 for real models."""
     engine_resources: dict[str, float] = {}
