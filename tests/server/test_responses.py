@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from afterdetail.errors import QueueFull
+from afterdetail.server.files import Files
 from afterdetail.server.responses import (
     LEASE,
     REMEMBERED,
@@ -60,6 +61,10 @@ def open_store(tmp_path: Path, clock: Clock, url: str) -> Iterator[Open]:
 @pytest.fixture
 def store(open_store: Open) -> Responses:
     return open_store()
+
+
+def fails(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def files(folder: Path) -> set[str]:
@@ -160,6 +165,59 @@ def test_a_webhook_outlives_its_process(open_store: Open) -> None:
     assert second.webhook(told) is None
     second.close()
     assert open_store().claim_undelivered() == []
+
+
+def test_what_is_let_go_is_free_from_the_next_renewal_on(open_store: Open, clock: Clock) -> None:
+    store = open_store()
+    failed, told = store.add("anna", b"1"), store.add("anna", b"2", "https://example.org/")
+    store.add("anna", b"at work on it")
+    store.finish(told, DONE)
+    store.let_go(failed)
+    store.let_go(told)
+    assert store.claim() == []
+    clock.now += LEASE * 0.9
+    store.renew()
+    clock.now += LEASE * 0.9
+    assert store.claim() == [Unfinished(failed, "anna", b"1")]
+    assert store.claim_undelivered() == [told]
+    store.renew()
+    assert store.claim() == []
+
+
+def test_a_request_that_cannot_be_read_now_is_let_go(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_store()
+    number = first.add("anna", b"1")
+    first.close()
+    second = open_store()
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "read", fails)
+        assert second.claim() == []
+    second.renew()
+    assert second.claim() == [Unfinished(number, "anna", b"1")]
+
+
+def test_a_result_that_cannot_be_written_leaves_the_job_open(
+    store: Responses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = store.add("anna", b"1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "write", fails)
+        with pytest.raises(StoreUnavailable, match="No space left"):
+            store.finish(number, DONE)
+    assert store.state(number, "anna") is State.PENDING
+    store.finish(number, DONE)
+    assert store.answer(number, "anna") == DONE
+
+
+def test_a_request_that_cannot_be_removed_is_no_failure(
+    store: Responses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = store.add("anna", b"1")
+    monkeypatch.setattr(Files, "remove", fails)
+    store.finish(number, DONE)
+    assert store.answer(number, "anna") == DONE
 
 
 def test_a_folder_has_one_server(tmp_path: Path, clock: Clock) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Coroutine
+from contextlib import suppress
 from functools import cached_property, partial
 
 from starlette.requests import Request
@@ -23,6 +25,7 @@ from afterdetail.server import errors
 from afterdetail.server.admission import Permit
 from afterdetail.server.responses import LEASE, Answer, Responses, State, Unfinished
 from afterdetail.server.service import Service, client_of
+from afterdetail.server.tables import StoreUnavailable
 from afterdetail.server.webhooks import HEADER, Webhooks, check_header
 
 log = logging.getLogger("afterdetail.server")
@@ -31,6 +34,8 @@ SYNCHRONOUS = frozenset({"", "0", "false"})
 KEPT_HEADERS = ("content-type", "retry-after", "x-ignored-fields", "x-objects-failed")
 PATIENCE = 10
 """Seconds for the jobs at hand to notice that the server ends: one step of the engine."""
+PAUSES = (1.0, 5.0, 25.0)
+"""Seconds after each try to keep a result."""
 PREFIX = "/adetailer/responses"
 
 
@@ -48,6 +53,7 @@ class Later:
         self._running: dict[asyncio.Task[None], Lifetime] = {}
         self._store: Responses | None = None
         self._opening = threading.Lock()
+        self._closing = asyncio.Event()
 
     @property
     def store(self) -> Responses:
@@ -101,23 +107,27 @@ class Later:
         return Response(answer.body, answer.status, dict(answer.headers))
 
     async def resume(self) -> None:
-        """Once the models are there, begin again what an earlier process did not finish; then, on a
-        shared store, what other servers leave behind."""
-        settings = self.service.settings
-        if not settings.state_url and not (settings.state_dir / "responses.sqlite").exists():
-            return
+        """Once the models are there, begin again what an earlier process did not finish; then what
+        this one has let go and, on a shared store, what other servers leave behind."""
         await asyncio.wait({asyncio.wrap_future(self.service.detailer)})
-        await self._look_after()
-        while settings.state_url:
+        if self.service.detailer.exception():
+            return  # without models every job would fail
+        while True:
+            if self._in_use():
+                await self._look_after()
             await asyncio.sleep(LEASE / 3)
-            await self._look_after()
+
+    def _in_use(self) -> bool:
+        settings = self.service.settings
+        if self._store or settings.state_url:
+            return True
+        return (settings.state_dir / "responses.sqlite").exists()
 
     async def _look_after(self) -> None:
         """Keep hold of our jobs, and take over those that nobody has hold of."""
         try:
             store = await asyncio.to_thread(lambda: self.store)
-            if store.shared:
-                await asyncio.to_thread(store.renew)
+            await asyncio.to_thread(store.renew)
             jobs = await asyncio.to_thread(store.claim)
             while jobs:
                 for job in jobs:
@@ -128,19 +138,22 @@ class Later:
                 await self.webhooks.resume()
         except AfterdetailError as error:
             log.error("the asynchronous form is off: %s", error)
+        except Exception:  # of whatever keeps the files
+            log.exception("the asynchronous form is off")
 
     async def _again(self, job: Unfinished) -> None:
         permit = self.service.admission.readmit(job.client, len(job.body))
         try:
             incoming = await asyncio.to_thread(partial(self.service.parse, job.body))
-        except AfterdetailError as error:  # it was in order before an upgrade
+        except Exception as error:  # it was in order before an upgrade
             self.service.admission.release(permit)
-            await self._finish(job.id, errors.answer(_scope(job.id), error))
+            self._begin(self._finish(job.id, _failure(job.id, error)), Lifetime())
         else:
             self._start(job.id, incoming, permit)
 
     async def close(self) -> None:
         """Stop what is running; it is unfinished then, and for the next process to run."""
+        self._closing.set()
         for lifetime in self._running.values():
             lifetime.end()
         if self._running:
@@ -152,16 +165,17 @@ class Later:
 
     def _start(self, number: str, incoming: Incoming, permit: Permit) -> None:
         lifetime = Lifetime()  # its time begins with its turn
-        task = asyncio.create_task(self._run(number, incoming, permit, lifetime))
+        self._begin(self._run(number, incoming, permit, lifetime), lifetime)
+
+    def _begin(self, work: Coroutine[object, object, None], lifetime: Lifetime) -> None:
+        task = asyncio.create_task(work)
         self._running[task] = lifetime
         task.add_done_callback(self._running.pop)
 
     async def _run(
         self, number: str, incoming: Incoming, permit: Permit, lifetime: Lifetime
     ) -> None:
-        work = self.service.start(
-            incoming, permit, lifetime, begun=partial(asyncio.to_thread, self.store.start, number)
-        )
+        work = self.service.start(incoming, permit, lifetime, begun=partial(self._note, number))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -171,23 +185,61 @@ class Later:
         try:
             response = await work
         except (Aborted, asyncio.CancelledError):
+            self.store.let_go(number)
             return
-        except AfterdetailError as error:
-            response = errors.answer(_scope(number), error)
-        except Exception:
-            log.exception("request %s: unforeseen", number)
-            response = errors.internal_error(_scope(number))
+        except Exception as error:
+            response = _failure(number, error)
         await self._finish(number, response)
 
+    async def _note(self, number: str) -> None:
+        """That a job has begun: nothing but what a poll tells hangs on it."""
+        try:
+            await asyncio.to_thread(self.store.start, number)
+        except StoreUnavailable as error:
+            log.error("request %s: %s", number, error)
+
     async def _finish(self, number: str, response: Response) -> None:
-        await asyncio.to_thread(self.store.finish, number, _answer(response))
+        """Keep what a job came to, or that it could not be kept; else let it go, to run again once
+        the store is well."""
+        for pause in PAUSES:
+            if await self._keep(number, response):
+                return
+            if await self._closes_within(pause):
+                return  # the next process runs it
+        lost = StoreUnavailable(
+            f"the result of {number} could not be kept",
+            public="the result could not be kept; send the request again",
+        )
+        if not await self._keep(number, errors.answer(_scope(number), lost)):
+            self.store.let_go(number)
+
+    async def _keep(self, number: str, response: Response) -> bool:
+        """Whether a job is completed now."""
+        try:
+            await asyncio.to_thread(self.store.finish, number, _answer(response))
+        except Exception as error:  # whatever keeps the files has exceptions of its own
+            log.error("request %s: its result cannot be kept: %s", number, error)
+            return False
         if self.service.settings.webhook_secret:
             self.webhooks.begin(number)
+        return True
+
+    async def _closes_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        return self._closing.is_set()
 
 
 def _scope(number: str) -> Scope:
     """Errors of a job are told under its own id."""
     return {"type": "http", "state": {"request_id": number}}
+
+
+def _failure(number: str, error: Exception) -> Response:
+    if isinstance(error, AfterdetailError):
+        return errors.answer(_scope(number), error)
+    log.error("request %s: unforeseen", number, exc_info=error)
+    return errors.internal_error(_scope(number))
 
 
 def _answer(response: Response) -> Answer:

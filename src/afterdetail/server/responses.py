@@ -2,7 +2,7 @@
 
 One server alone has a folder for itself, with SQLite. Several share a database and a place for
 files: each job is leased to the server that accepted it, which renews the lease while it lives;
-when it does not, another takes the job over.
+when it does not, another takes the job over. A server that fails at a job lets it go.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from afterdetail.errors import AfterdetailError, QueueFull
+from afterdetail.server.files import Files
 from afterdetail.server.tables import (
     StoreUnavailable,
     leases,
@@ -45,6 +45,10 @@ LEASE = 30.0
 by a few."""
 MOST_CLAIMED = 32
 """Jobs taken over at a time: their bodies are in memory."""
+MOST_FREED = 1000
+"""Jobs let go in one statement."""
+NOBODY = ""
+"""The server of a job that has been let go."""
 
 
 class State(StrEnum):
@@ -122,6 +126,7 @@ class Responses:
         self._clock = clock
         self._server = uuid.uuid4().hex
         self._lock = threading.Lock()
+        self._given_up: set[str] = set()
         self._closed = False
         self._database = open_database(url) if url else open_folder(folder)
         self._files = Files(files or str(folder.absolute()))
@@ -206,20 +211,31 @@ class Responses:
             untold = select(webhooks.c.id).where(webhooks.c.id == number)
             if database.execute(untold).first() is None:
                 database.execute(delete(leases).where(leases.c.id == number))
-        self._files.remove(f"{number}.request")
+        try:
+            self._files.remove(f"{number}.request")
+        except OSError as error:  # nobody reads it any more
+            log.warning("%s.request stays in the store: %s", number, error)
+
+    def let_go(self, number: str) -> None:
+        """This server has failed at a job or its webhook: from the next :meth:`renew` on, whoever
+        claims it may try, this server too. Needs no database now."""
+        self._given_up.add(number)
 
     def renew(self) -> None:
-        """Say that this server lives. Needed only where the database is shared."""
+        """Say that this server lives, and is at work on all that it has not let go."""
+        freed = list(self._given_up)[:MOST_FREED]
         with self._begin() as database:
             mine = leases.c.server == self._server
+            given_up = update(leases).where(mine, leases.c.id.in_(freed))
+            database.execute(given_up.values(server=NOBODY, until=0.0))
             database.execute(update(leases).where(mine).values(until=self._clock() + LEASE))
+        self._given_up.difference_update(freed)
 
     def claim(self) -> list[Unfinished]:
         """Take over jobs that have no answer and whose server is gone, the oldest first."""
         with self._begin() as database:
             rows = self._taken_over(database, responses.c.state != State.COMPLETED)
-        bodies = ((row, self._files.find(f"{row['id']}.request")) for row in rows)
-        return [Unfinished(row["id"], row["client"], body or b"") for row, body in bodies]
+        return [job for row in rows if (job := self._unfinished(row))]
 
     def claim_undelivered(self) -> list[str]:
         """Take over completed jobs of which somebody is still to be told."""
@@ -273,6 +289,16 @@ class Responses:
         ).mappings()
         return [row for row in rows.all() if self._lease(database, row)]
 
+    def _unfinished(self, row: RowMapping) -> Unfinished | None:
+        """A job with its request; let go where that cannot be read now."""
+        try:
+            body = self._files.find(f"{row['id']}.request")
+        except Exception as error:  # whatever keeps the files has exceptions of its own
+            log.error("%s.request cannot be read: %s", row["id"], error)
+            self.let_go(row["id"])
+            return None
+        return Unfinished(row["id"], row["client"], body or b"")
+
     def _lease(self, database: Connection, row: RowMapping) -> bool:
         until = self._clock() + LEASE
         if row["server"] is None:  # of a version that knew no leases, in a folder of one's own
@@ -302,39 +328,6 @@ class Responses:
         for name in self._files.names():
             if name.endswith((".request", ".result")) and name.split(".")[0] not in known:
                 self._files.remove(name)
-
-
-class Files:
-    """Small files by name, in a folder or wherever fsspec reaches."""
-
-    def __init__(self, place: str) -> None:
-        system, self._root = fsspec.core.url_to_fs(place)
-        self._system: Any = system
-        self._system.makedirs(self._root, exist_ok=True)
-
-    def write(self, name: str, data: bytes) -> None:
-        self._system.pipe_file(self._path(name), data)
-
-    def read(self, name: str) -> bytes:
-        return bytes(self._system.cat_file(self._path(name)))
-
-    def find(self, name: str) -> bytes | None:
-        try:
-            return self.read(name)
-        except FileNotFoundError:
-            log.error("%s is missing from the store", name)
-            return None
-
-    def remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self._system.rm_file(self._path(name))
-
-    def names(self) -> list[str]:
-        paths = self._system.ls(self._root, detail=False)
-        return [str(path).rsplit("/", 1)[-1] for path in paths]
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
 
 
 def _visible(database: Connection, number: str, client: str) -> RowMapping:
