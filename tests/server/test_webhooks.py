@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +20,10 @@ from fastapi.testclient import TestClient
 
 from afterdetail.config import Settings, load_settings
 from afterdetail.errors import InvalidInput
-from afterdetail.server import webhooks
+from afterdetail.server import later, webhooks
 from afterdetail.server.app import create_app
+from afterdetail.server.responses import MOST_CLAIMED, Answer, Responses
+from afterdetail.server.tables import StoreUnavailable
 from afterdetail.server.webhooks import signed
 
 if TYPE_CHECKING:
@@ -179,6 +182,58 @@ def test_a_restart_does_not_lose_it(
     monkeypatch.setattr(webhooks, "WAITS", (1000.0, 0.0, 0.0))
     with TestClient(create_app(detailer, settings)):
         wait_until(lambda: len(receiver.seen) == 2)
+
+
+def undelivered(settings: Settings, url: str, count: int) -> set[str]:
+    """What a server leaves that ends before it has told of ``count`` completed jobs."""
+    with closing(Responses(settings.state_dir, max_bytes=10**6, seconds=1000)) as store:
+        numbers = {store.add("", b"1", url) for _ in range(count)}
+        for number in numbers:
+            store.finish(number, Answer(200, {}, b"{}"))
+    return numbers
+
+
+def test_a_restart_loses_none_of_many(
+    detailer: Detailer, settings: Settings, receiver: Receiver
+) -> None:
+    numbers = undelivered(settings, receiver.url, 2 * MOST_CLAIMED + 1)
+    with TestClient(create_app(detailer, settings)):
+        wait_until(lambda: len(receiver.seen) == len(numbers))
+    assert {headers["webhook-id"] for headers, _ in receiver.seen} == numbers
+
+
+@pytest.mark.parametrize("step", ["webhook", "attempted", "delivered"])
+def test_it_is_sent_though_the_store_fails_in_between(
+    detailer: Detailer,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    monkeypatch.setattr(later, "LEASE", 0.3)
+    monkeypatch.setattr(webhooks, "WAITS", (0.0, 0.01, 0.01))
+    delivered = Responses.delivered
+    failures = [StoreUnavailable("the database is gone")]
+    done: list[str] = []
+
+    def fails_once(*given: object) -> object:
+        if failures:
+            raise failures.pop()
+        return works(*given)
+
+    def recorded(store: Responses, number: str) -> None:
+        delivered(store, number)
+        done.append(number)
+
+    monkeypatch.setattr(Responses, "delivered", recorded)
+    works = getattr(Responses, step)
+    monkeypatch.setattr(Responses, step, fails_once)
+    (number,) = undelivered(settings, receiver.url, 1)
+    receiver.statuses = [500]
+    with TestClient(create_app(detailer, settings)):
+        wait_until(lambda: done == [number])
+    assert not failures
+    assert len(receiver.seen) >= 2
 
 
 @pytest.mark.parametrize(

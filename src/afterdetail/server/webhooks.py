@@ -18,7 +18,7 @@ from hashlib import sha256
 
 import httpx
 
-from afterdetail.errors import InvalidInput, SourceFailed
+from afterdetail.errors import AfterdetailError, InvalidInput, SourceFailed
 from afterdetail.schema.response import FieldProblem
 from afterdetail.schema.translate import RequestInvalid
 from afterdetail.server.outbound import Outbound
@@ -54,9 +54,14 @@ class Webhooks:
         task.add_done_callback(self._tasks.discard)
 
     async def resume(self) -> None:
-        """Go on with what a process that is gone did not get rid of."""
-        for number in await asyncio.to_thread(self._store.claim_undelivered):
-            self.begin(number)
+        """Go on with what a process that is gone, or this one, did not get rid of."""
+        numbers = await asyncio.to_thread(self._store.claim_undelivered)
+        while numbers:
+            for number in numbers:
+                self.begin(number)
+            # Others may take the rest of what is shared.
+            shared = self._store.shared
+            numbers = [] if shared else await asyncio.to_thread(self._store.claim_undelivered)
 
     async def close(self) -> None:
         """Leave what is not delivered to the next process."""
@@ -65,7 +70,15 @@ class Webhooks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _deliver(self, number: str) -> None:
-        webhook = await asyncio.to_thread(self._store.webhook, number)
+        try:
+            await self._attempts(number)
+        except AfterdetailError as error:  # the store: when it is well, the message is claimed
+            log.error("webhook of %s: %s", number, error)
+            self._store.let_go(number)
+
+    async def _attempts(self, number: str) -> None:
+        async with self._turn:  # of thousands after a restart, most wait here
+            webhook = await asyncio.to_thread(self._store.webhook, number)
         if webhook is None:
             return
         for attempt in range(webhook.attempts, len(WAITS)):
@@ -94,6 +107,9 @@ class Webhooks:
             return str(error)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError):
             return "the connection failed"
+        except Exception:
+            log.exception("webhook of %s: unforeseen", number)
+            return "unforeseen"
 
 
 def signed(key: bytes, number: str, body: bytes, now: float | None = None) -> dict[str, str]:
