@@ -36,8 +36,8 @@ def test_help_comes_at_once(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["mend"], ["No such command", "mend"]),
-        (["detail", "x.png"], ["Missing option", "--out"]),
+        (["mend"], ["No such command", "mend", "see afterdetail --help"]),
+        (["detail", "x.png"], ["Missing option", "--out", "see afterdetail detail --help"]),
         (["detail", "x.png", "-o", "{tmp}/y.gif"], ["y.gif", ".png, .jpg"]),
         (["detail", "x.png", "-o", "{tmp}/y.webp"], [".webp is not written"]),
         (["detail", "x.png", "-o", "{tmp}/no/y.png"], ["cannot write", "No such file"]),

@@ -45,6 +45,12 @@ def test_every_option_has_one() -> None:
     ("field", "held", "meant"),
     [
         ("prompt", "  a face ", "a face"),
+        ("detector", ["face_full_mediapipe"], "face_full_mediapipe"),
+        (
+            "detector",
+            ["hand_mediapipe", "eyes_mesh_mediapipe"],
+            "hand_mediapipe,eyes_mesh_mediapipe",
+        ),
         ("seed", "7", 7),
         ("seed", "7, 8,", [7, 8]),
         ("max_num_detections", 0, None),
@@ -68,6 +74,7 @@ def test_what_is_typed_is_understood(
         ("seed", "lucky", "Seed: 'lucky' is not a whole number"),
         ("seed", "0", "Seed: "),
         ("loras", "freckles=much", "LoRAs: 'freckles=much' is not written as name=weight"),
+        ("detector", [], "Detectors: choose at least one"),
         ("objects", "an old man", "Prompts of single objects: 'an old man' is not written as"),
         ("steps", 0, "Steps: "),
         ("cfg_scale", 99, "CFG scale: "),

@@ -57,6 +57,7 @@ def page(browser: Any, address: str) -> Iterator[Page]:
 def test_a_visit_from_picture_to_download(
     page: Page, address: str, two_faces: Path, tmp_path: Path
 ) -> None:
+    page.page.get_by_label("number input for Steps").fill("60")
     page.drop(two_faces)
     page.wait_for("#seen", "This would be repainted")
     page.page.wait_for_selector("#found img")

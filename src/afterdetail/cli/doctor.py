@@ -118,7 +118,7 @@ def _name_of(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device.type}: {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
-    return f"{device.type}: {threads} threads" if device.type == "cpu" else device.type
+    return f"{device.type}, threads: {threads}" if device.type == "cpu" else device.type
 
 
 def _memory(device: torch.device) -> tuple[int, int]:

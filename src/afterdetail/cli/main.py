@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Errors are one line on stderr; ``AFTERDETAIL_DEBUG=1`` shows their tracebacks.
     """
     try:
-        return app(arguments, standalone_mode=False) or 0
+        return app(arguments, standalone_mode=False, prog_name="afterdetail") or 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except typer.TyperException as error:
-        return _complain(error.format_message(), error.exit_code)
+        return _complain(error.format_message().rstrip(".") + _see(error), error.exit_code)
     except AfterdetailError as error:
         if debugging():
             raise
@@ -71,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         what = f"{type(error).__name__}: {error}"
         return _complain(f"internal error: {what}; AFTERDETAIL_DEBUG=1 shows where", INTERNAL_ERROR)
+
+
+def _see(error: Exception) -> str:
+    """Where the command that was called wrongly is explained."""
+    context = getattr(error, "ctx", None)
+    return f" (see {context.command_path} --help)" if context else ""
 
 
 def _complain(message: str, code: int) -> int:

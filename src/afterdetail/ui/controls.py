@@ -92,7 +92,6 @@ LORA = re.compile(r"\s*(?P<name>[^=:,]+?)\s*(?:[=:]\s*(?P<weight>[^,]*?)\s*)?")
 def build(field: str, catalogue: Catalogue) -> gr.components.Component:
     """The control of one field, with the endpoint's default in it."""
     named: Mapping[str, Callable[[], Any]] = {
-        "detector": lambda: catalogue.names(Kind.DETECTOR),
         "sampler": lambda: [item.value for item in Sampler],
         "order": lambda: [item.value for item in Order],
         "inpaint_size": lambda: [AUTOMATIC, *_sizes(catalogue)],
@@ -103,6 +102,9 @@ def build(field: str, catalogue: Catalogue) -> gr.components.Component:
     }
     if field in named:
         return _dropdown(field, named[field]())
+    if field == "detector":
+        detectors = list(catalogue.names(Kind.DETECTOR))
+        return gr.Dropdown(detectors, value=[_default(field)], multiselect=True, **_named(field))
     if field == "loras":
         known = ", ".join(catalogue.names(Kind.LORA)[:12]) or "none here yet"
         return _text(field, "name=weight, name=weight", f"Those here: {known}.")
@@ -172,7 +174,7 @@ ABOUT: Mapping[str, tuple[str, str]] = {
     "negative_prompt": ("Negative prompt", "What not to paint."),
     "objects": ("Prompts of single objects", "One a line, by the number in the picture."),
     "style_preset": ("Style", "Wording put around both prompts."),
-    "detector": ("Detector", "What to look for."),
+    "detector": ("Detectors", "What to look for; several look together."),
     "confidence": ("Detection confidence", "Lower finds more."),
     "max_num_detections": ("At most", "Objects, the most confident first; 0: all."),
     "tile": ("Tile size", "Pixels; looks for small objects in tiles, too. 0: off."),
@@ -217,7 +219,7 @@ def stage_of(values: Sequence[object], skipped: Collection[int] = ()) -> Stage:
     Raises:
         InvalidInput: a value outside its range; the control's label is named.
     """
-    given = dict(zip(FIELDS, map(_meant, values), strict=True))
+    given = _held(values)
     given["seed"] = _seed(str(given["seed"] or ""))
     given["loras"] = _loras(str(given["loras"] or ""))
     given["clip_skip"] = None if given["clip_skip"] is None else int(str(given["clip_skip"]))
@@ -228,8 +230,19 @@ def outline_of(values: Sequence[object], skipped: Collection[int] = ()) -> Stage
     """The same of the controls alone that say what is found and what its masks are: what is wrong
     with others is no reason not to show it.
     """
-    given = dict(zip(FIELDS, map(_meant, values), strict=True))
+    given = _held(values)
     return _checked({name: given[name] for name in (*FINDING, *SHAPING)}, {}, skipped)
+
+
+def _held(values: Sequence[object]) -> dict[str, object]:
+    """
+    Raises:
+        InvalidInput: no detector is chosen.
+    """
+    given = dict(zip(FIELDS, map(_meant, values), strict=True))
+    if given["detector"] is None:
+        raise InvalidInput("detector_missing", "Detectors: choose at least one", field="detector")
+    return given
 
 
 def _checked(
@@ -251,6 +264,8 @@ def _checked(
 
 def _meant(value: object) -> object:
     """An empty text and the first choice of some lists are no value."""
+    if isinstance(value, list):
+        return ",".join(value) or None
     if isinstance(value, str):
         value = value.strip()
     return None if value in ("", AUTOMATIC) else value
