@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +13,18 @@ import pytest
 from afterdetail.engine.backend import EagerBackend
 from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job
-from afterdetail.engine.scheduler import Scheduler
+from afterdetail.engine.memory import MOST_ROWS_CPU
+from afterdetail.engine.placement import Resident
 from afterdetail.engine.service import EngineService
 from afterdetail.engine.stats import EngineStats
-from afterdetail.errors import Aborted, DeadlineExceeded, EngineStopped, Loading
+from afterdetail.errors import (
+    Aborted,
+    DeadlineExceeded,
+    DeviceLost,
+    EngineStopped,
+    InpaintFailed,
+    Loading,
+)
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.types import RGB, Gray, Size
 
@@ -67,7 +77,7 @@ def test_the_numbers_of_its_work(service: EngineService, job: Job) -> None:
     assert (stats.rows, stats.forwards, stats.capacity) == (
         job.row_steps,
         2,
-        2 * Scheduler().row_limit,
+        2 * MOST_ROWS_CPU,
     )
     assert (stats.jobs_done, stats.jobs_failed, stats.jobs, stats.backlog) == (1, 1, 0, 0)
     assert stats.busy_seconds > 0
@@ -123,6 +133,53 @@ def test_nobody_waits_for_ever_for_an_engine_that_died(job: Job) -> None:
     wait_for(lambda: not service.alive)
     with pytest.raises(EngineStopped):
         service.add(job)
+
+
+class PickyEngine(Engine):
+    """An engine that loses its device as soon as it is given a job."""
+
+    def add(self, job: Job) -> int:
+        raise DeviceLost(f"the device failed on {job.seed}")
+
+
+def test_nobody_waits_for_ever_for_an_engine_that_died_of_a_new_job(job: Job) -> None:
+    service = EngineService(PickyEngine())
+    tickets = []
+    with suppress(DeviceLost):  # the second may come when all is over
+        tickets += [service.add(job), service.add(job)]
+    for ticket in tickets:
+        with pytest.raises(DeviceLost):
+            ticket.result()
+        ticket.abort()
+    assert tickets
+
+
+def test_a_job_that_cannot_be_placed_fails_alone(job: Job) -> None:
+    class Placing(Resident):
+        def settled(self, model: DiffusionModel) -> DiffusionModel:
+            if not spoilt:
+                spoilt.append(model)
+                raise RuntimeError("the upload failed")
+            return model
+
+    spoilt: list[DiffusionModel] = []
+    with EngineService(Engine(placement=Placing())) as service:
+        tickets = [service.add(job), service.add(job)]
+        with pytest.raises(InpaintFailed):
+            tickets[0].result()
+        assert tickets[1].result().shape == job.image.shape
+
+
+def test_what_is_in_flight_can_be_aborted_while_closing(job: Job) -> None:
+    service = EngineService()
+    ticket = service.add(replace(job, steps=1000, strength=1.0))
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    ticket.abort()
+    closing.join(60)
+    assert not closing.is_alive()
+    with pytest.raises(Aborted):
+        ticket.result()
 
 
 def test_a_service_prepares_its_backend_for_the_sizes_to_come(job: Job) -> None:

@@ -81,7 +81,7 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not self._slots
+        return not (self._slots or self._finished)
 
     def prepare(self, model: DiffusionModel, sizes: Sequence[Size]) -> None:
         """Compile what there is to compile, so that the first job of these sizes need not wait.
@@ -91,12 +91,16 @@ class Engine:
         self.backend.prepare(model, sizes)
 
     def add(self, job: Job) -> int:
-        """Take a job, which joins at the next step; returns its number."""
+        """Take a job; returns its number. At the next step it joins, or leaves if it cannot run.
+
+        Raises:
+            DeviceLost: as :meth:`step`.
+        """
         self._count += 1
-        for model in (job.model, job.refiner):
-            if model and not self.scheduler.knows(_shape(model, job)):
-                rows = memory.row_limit(self.placement.settled(model), _size(job))
-                self.scheduler.limit(_shape(model, job), rows)
+        (taken,) = run_split([job], self._limited)
+        if isinstance(taken, AfterdetailError):
+            self._finished.append(Finished(self._count, taken))
+            return self._count
         entry = Entry(
             number=self._count,
             model=job.model,
@@ -110,6 +114,15 @@ class Engine:
         self.scheduler.add(entry)
         return entry.number
 
+    def _limited(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs, once it is known how many rows like theirs there may be in a forward."""
+        for job in jobs:
+            for model in (job.model, job.refiner):
+                if model and not self.scheduler.knows(_shape(model, job)):
+                    rows = memory.row_limit(self.placement.settled(model), _size(job))
+                    self.scheduler.limit(_shape(model, job), rows)
+        return list(jobs)
+
     def abort(self, number: int) -> None:
         """Forget a job, whatever its state. Unknown numbers are fine: it may just have finished."""
         self._slots.pop(number, None)
@@ -121,7 +134,11 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Finished]:
-        """Run one tick and return the jobs that left: done, failed or out of time."""
+        """Run one tick and return the jobs that left: done, failed or out of time.
+
+        Raises:
+            DeviceLost: nothing will run any more in this process.
+        """
         now = time.monotonic()
         for entry in self.scheduler.expired(now):
             self._leave(self._slots[entry.number], DeadlineExceeded("the time limit has passed"))
@@ -150,7 +167,7 @@ class Engine:
         if slots:
             self.forwards += 1
             self.rows += sum(slot.job.rows for slot in slots)
-            self.capacity += self.scheduler.row_limit
+            self.capacity += self.scheduler.limit_of(slots[0].entry.shape)
         self._apply(slots, predictions, _advance)
 
     def _predicted(self, batch: Sequence[Running]) -> list[torch.Tensor]:

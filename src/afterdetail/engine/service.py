@@ -71,6 +71,7 @@ class EngineService:
     def __init__(self, engine: Engine | None = None) -> None:
         self._engine = engine or Engine()
         self._tickets: dict[int, Ticket] = {}
+        self._posted: set[Ticket] = set()
         self._inbox: list[Callable[[], None]] = []
         self._wake = threading.Condition()
         self._closing = False
@@ -96,10 +97,14 @@ class EngineService:
             Loading: the service is closing.
         """
         ticket = Ticket(self, job)
-        self._post(lambda: self._admit(ticket))
+        with self._wake:
+            self._check_open()
+            self._posted.add(ticket)
+            self._post(lambda: self._admit(ticket))
         return ticket
 
     def abort(self, ticket: Ticket) -> None:
+        """Stop a job at the next step. Never raises: a thread that has ended has settled it."""
         if not ticket.done:
             self._post(lambda: self._withdraw(ticket))
 
@@ -145,12 +150,14 @@ class EngineService:
             backlog=sum(_remaining(ticket) for ticket in tickets),
         )
 
+    def _check_open(self) -> None:
+        if self._failure:
+            raise self._failure.with_traceback(None)  # or each raise would add to it
+        if self._closing or not self._thread.is_alive():
+            raise Loading("the engine is shutting down; send the request again later")
+
     def _post(self, command: Callable[[], None]) -> None:
         with self._wake:
-            if self._failure:
-                raise self._failure.with_traceback(None)  # or each raise would add to it
-            if self._closing or not self._thread.is_alive():
-                raise Loading("the engine is shutting down; send the request again later")
             self._inbox.append(command)
             self._wake.notify()
 
@@ -185,6 +192,7 @@ class EngineService:
 
     def _admit(self, ticket: Ticket) -> None:
         self._tickets[self._engine.add(ticket.job)] = ticket
+        self._posted.remove(ticket)
 
     def _withdraw(self, ticket: Ticket) -> None:
         for number, held in list(self._tickets.items()):
@@ -203,13 +211,11 @@ class EngineService:
         """Nobody will run these any more: say so rather than let their callers wait for ever."""
         with self._wake:
             self._closing = True
-            commands, self._inbox = self._inbox, []
-        for command in commands:  # jobs posted since the last tick would wait for ever too
-            command()
         stopped = self._failure or EngineStopped("the engine stopped")
-        for ticket in self._tickets.values():
+        for ticket in (*self._tickets.values(), *self._posted):
             ticket.settle(stopped)
         self._tickets.clear()
+        self._posted.clear()
 
 
 def _remaining(ticket: Ticket) -> int:
