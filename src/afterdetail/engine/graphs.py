@@ -85,7 +85,7 @@ class GraphBackend:
         added: torch.Tensor | None = None,
     ) -> torch.Tensor:
         rows = len(latents)
-        if rows > BUCKETS[-1]:
+        if rows > BUCKETS[-1] or model.adapted:  # graphs of every set of LoRAs would not fit
             return self._eager.predict(model, latents, timesteps, embeddings, added)
         given = (latents, timesteps, embeddings, *([] if added is None else [added]))
         shapes = tuple(latents.shape[1:]), tuple(embeddings.shape[1:])
@@ -158,7 +158,8 @@ def _record_cuda(
             forward()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool()):
+    # By default other threads, which load models, would fail while this one records.
+    with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
         output = forward()
     return Recording(inputs, output, graph.replay)
 
