@@ -10,12 +10,16 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.schedulers.scheduling_dpmsolver_sde import (
+    BrownianTreeNoiseSampler,
+    DPMSolverSDEScheduler,
+)
 
 from afterdetail.options import Sampler
 
@@ -52,6 +56,9 @@ SAMPLERS: Mapping[Sampler, tuple[str, Mapping[str, Any]]] = {
     Sampler.UNI_PC: ("UniPCMultistepScheduler", PLAIN),
     Sampler.LCM: ("LCMScheduler", {}),
 }
+
+NoiseSampler = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Noise between two sigmas."""
 
 TRAINED_TIMESTEPS = 1000
 HAND_OVER = 200
@@ -117,10 +124,20 @@ def advance(
 ) -> torch.Tensor:
     """The latents one step further: float32 ``(1, C, h, w)``, like the prediction."""
     extra = {"generator": generator} if _draws_noise(scheduler.__class__) else {}
+    if isinstance(scheduler, DPMSolverSDEScheduler) and scheduler.noise_sampler is None:
+        scheduler.noise_sampler = _brownian_noise(scheduler, latents)
     stepped: torch.Tensor = scheduler.step(
         prediction, timestep, latents, **extra, return_dict=False
     )[0]
     return stepped
+
+
+def _brownian_noise(scheduler: Any, latents: torch.Tensor) -> NoiseSampler:
+    """As the scheduler makes it itself, but drawn on the CPU: a seed's picture is any device's."""
+    sigmas = scheduler.sigmas
+    bounds = sigmas[sigmas > 0].min().item(), sigmas.max().item()
+    tree = BrownianTreeNoiseSampler(latents.cpu(), *bounds, scheduler.noise_sampler_seed)
+    return lambda begin, end: tree(begin, end).to(latents.device)
 
 
 @lru_cache(maxsize=len(SAMPLERS))
