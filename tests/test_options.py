@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from afterdetail.errors import InvalidInput, UnknownName
-from afterdetail.options import MAX_SEED, DetailOptions, Sampler, parse_options
+from afterdetail.options import MAX_PROMPT, MAX_SEED, DetailOptions, Sampler, parse_options
 
 
 def test_the_library_takes_a_little_more_than_the_endpoint() -> None:
@@ -90,6 +90,7 @@ def test_accepts(field: str, given: object, kept: object) -> None:
 
 WRONG: list[tuple[str, Any]] = [
     ("prompt", 5),
+    ("prompt", "x" * (MAX_PROMPT + 1)),
     ("sampler", "ddim"),
     ("sampler", None),
     ("steps", 0),

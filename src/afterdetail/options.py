@@ -77,6 +77,9 @@ MAX_SEED = 2**32 - 1
 MAX_EXTENT = 65_535
 """Pixels: the longest side a JPEG can have. A mask option above it could mean nothing more."""
 
+MAX_PROMPT = 20_000
+"""Characters. The text encoder's bound is :data:`~afterdetail.prompts.windows.MAX_WINDOWS`."""
+
 MIN_TILE = 128
 """Pixels: no detector's input is smaller."""
 
@@ -115,6 +118,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
 Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER]
 Seed = Annotated[int, Field(gt=0, le=MAX_SEED), NUMBER]
 Seeds = Annotated[list[Seed], Field(min_length=1, fail_fast=True)]
+Prompt = Annotated[StrictStr, Field(max_length=MAX_PROMPT)]
 Weight = Annotated[float, Field(allow_inf_nan=False), NUMBER]
 
 
@@ -127,10 +131,10 @@ class DetailOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    prompt: StrictStr | None = None
+    prompt: Prompt | None = None
     """What to paint; null is the empty prompt. `(x)` weighs x by 1.1, `[x]` by 1/1.1, `(x:1.3)` by
-    1.3; weights nest, a backslash makes a bracket a character. Any length."""
-    negative_prompt: StrictStr | None = None
+    1.3; weights nest, a backslash makes a bracket a character. Up to 64 windows of 75 tokens."""
+    negative_prompt: Prompt | None = None
     """What not to paint, written like the prompt."""
     sampler: Sampler = Sampler.DDIM
     """The schedulers available for image generation."""
@@ -226,9 +230,9 @@ class LibraryOptions(DetailOptions):
     """Read the marks of other tools in both prompts: `[SEP]` divides the parts for one object after
     the other (the last is for all the rest), `[SKIP]` as a part skips the object, `[PROMPT]` stands
     for main_prompt, and so does an empty part; `<lora:name:0.8>` applies a LoRA."""
-    main_prompt: StrictStr | None = None
+    main_prompt: Prompt | None = None
     """The prompt that the whole picture was made with: what `[PROMPT]` stands for."""
-    main_negative_prompt: StrictStr | None = None
+    main_negative_prompt: Prompt | None = None
     """The same of the negative prompt."""
 
 

@@ -9,7 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_
 from pydantic_core import PydanticCustomError
 
 from afterdetail.errors import InvalidInput
-from afterdetail.options import DetailOptions, LibraryOptions, Seed, Strength, Weight, validated
+from afterdetail.options import (
+    DetailOptions,
+    LibraryOptions,
+    Prompt,
+    Seed,
+    Strength,
+    Weight,
+    validated,
+)
 
 MAX_STAGES = 16
 """Of one call."""
@@ -25,9 +33,9 @@ class ObjectOptions(BaseModel):
 
     skip: StrictBool = False
     """Leave it as it is."""
-    prompt: StrictStr | None = None
+    prompt: Prompt | None = None
     """What to paint."""
-    negative_prompt: StrictStr | None = None
+    negative_prompt: Prompt | None = None
     """What not to paint."""
     seed: Seed | None = None
     """Its own seed; the seeds of the others stay as they are."""

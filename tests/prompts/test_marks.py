@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from afterdetail.errors import InvalidInput
-from afterdetail.prompts.marks import MAX_PARTS, Part, parts
+from afterdetail.options import MAX_PROMPT
+from afterdetail.prompts.marks import MAX_PARTS, PROMPT, Part, parts
 
 
 @pytest.mark.parametrize(
@@ -53,4 +54,10 @@ def test_more_parts_than_objects_are_refused() -> None:
 
 
 def test_long_prompts_take_linear_time() -> None:
-    assert parts(" " * 2_000_000 + "<lora:" * 100_000, "")
+    assert parts(" " * 10_000 + "<lora:" * 1_000, "")
+
+
+@pytest.mark.parametrize(("marks", "length"), [(1, MAX_PROMPT), (1_000, 20)])
+def test_a_main_prompt_put_in_is_part_of_the_length(marks: int, length: int) -> None:
+    with pytest.raises(InvalidInput, match=f"{MAX_PROMPT} are allowed"):
+        parts(PROMPT * marks, "x" * length)

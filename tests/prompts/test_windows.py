@@ -8,8 +8,9 @@ import pytest
 from transformers import CLIPTokenizer
 
 import afterdetail
+from afterdetail.errors import InvalidInput
 from afterdetail.prompts.weights import Fragment, parse
-from afterdetail.prompts.windows import Tokenizer, windows
+from afterdetail.prompts.windows import MAX_WINDOWS, Tokenizer, windows
 
 FOLDER = Path(afterdetail.__file__).parent / "models" / "tiny" / "tokenizer"
 
@@ -93,3 +94,9 @@ def test_windows_split_between_fragments_keep_the_weights(tokenizer: Tokenizer) 
     first, second = windows((Fragment(", " * 70, 1.0), Fragment(", " * 10, 2.0)), tokenizer)
     assert first.weights == (*[1.0] * 71, *[2.0] * 5, 1.0)
     assert second.weights == (1.0, *[2.0] * 5, *[1.0] * 71)
+
+
+def test_more_windows_than_allowed_are_refused(tokenizer: Tokenizer) -> None:
+    assert len(windows((Fragment(", " * 75 * MAX_WINDOWS, 1.0),), tokenizer)) == MAX_WINDOWS
+    with pytest.raises(InvalidInput, match="4801 tokens; 4800 are allowed"):
+        windows((Fragment(", " * (75 * MAX_WINDOWS + 1), 1.0),), tokenizer)

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, field
 
 from afterdetail.errors import InvalidInput
+from afterdetail.options import MAX_PROMPT
 
 SEP, SKIP, PROMPT = "[SEP]", "[SKIP]", "[PROMPT]"
 MAX_PARTS = 64
@@ -42,7 +43,8 @@ def parts(prompt: str, main: str) -> tuple[Part, ...]:
         main: the prompt of the whole picture.
 
     Raises:
-        InvalidInput: more than ``MAX_PARTS``, or a LoRA's weight that is no number.
+        InvalidInput: more than ``MAX_PARTS``, a LoRA's weight that is no number, or a part that is
+            too long with the main prompt in it.
     """
     texts = [text.strip() for text in prompt.split(SEP)]
     if len(texts) > MAX_PARTS:
@@ -56,6 +58,10 @@ def parts(prompt: str, main: str) -> tuple[Part, ...]:
 def _part(text: str, main: str) -> Part:
     if text.strip() == SKIP:
         return Part("", skip=True)
+    length = len(text) + text.count(PROMPT) * len(main)
+    if length > MAX_PROMPT:
+        message = f"the prompt has {length} characters with its {PROMPT}; {MAX_PROMPT} are allowed"
+        raise InvalidInput("prompt_too_long", message, field="prompt")
     whole = text.replace(PROMPT, f" {main} ") if text else main
     loras = dict(_lora(found) for found in _LORA.findall(whole))
     return Part(_LORA.sub("", whole), loras=loras)

@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from afterdetail.errors import InvalidInput
 from afterdetail.prompts.weights import Fragment
+
+MAX_WINDOWS = 64
+"""Of one prompt. A text encoder reads them all at once, while every other job waits."""
 
 
 class Tokenizer(Protocol):
@@ -62,6 +66,9 @@ def windows(
     in AUTOMATIC1111's web UI. A short prompt without weights has exactly the ids that transformers
     gives it with ``padding="max_length"``. Where the name of one of ``words`` stands, in capitals
     or not, its vectors take the place of its tokens.
+
+    Raises:
+        InvalidInput: there are more than ``MAX_WINDOWS``.
     """
     tokens = [
         (token, fragment.weight)
@@ -69,6 +76,9 @@ def windows(
         for token in _tokens(fragment.text, tokenizer, words)
     ]
     room = tokenizer.model_max_length - 2
+    if len(tokens) > MAX_WINDOWS * room:
+        message = f"the prompt has {len(tokens)} tokens; {MAX_WINDOWS * room} are allowed"
+        raise InvalidInput("prompt_too_long", message, field="prompt")
     starts = range(0, max(len(tokens), 1), room)
     return tuple(_window(tokens[start : start + room], tokenizer) for start in starts)
 

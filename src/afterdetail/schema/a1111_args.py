@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from afterdetail.options import MAX_EXTENT, MAX_SEED
+from afterdetail.options import MAX_EXTENT, MAX_SEED, Prompt
 
 UNSET = (None, "", "None", "Automatic", "Use same checkpoint", "Use same VAE", "Use same sampler")
 """How the web UI and its clients write that nothing was chosen."""
@@ -32,8 +32,8 @@ class AdetailerArgs(BaseModel):
     ad_model_classes: str = ""
     ad_tab_enable: bool = True
     ad_tap_enable: bool = True  # how the extension itself once wrote it
-    ad_prompt: str = ""
-    ad_negative_prompt: str = ""
+    ad_prompt: Prompt = ""
+    ad_negative_prompt: Prompt = ""
     ad_confidence: Share = 0.3
     ad_mask_k_largest: Annotated[int, Field(ge=0)] = 0
     ad_mask_filter_method: Literal["Area", "Confidence"] = "Area"
@@ -96,8 +96,8 @@ class Img2ImgRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     init_images: Annotated[list[str], Field(min_length=1, max_length=1)]
-    prompt: str = ""
-    negative_prompt: str = ""
+    prompt: Prompt = ""
+    negative_prompt: Prompt = ""
     denoising_strength: Share = 0.75
     seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] = -1
     sampler_name: str | None = None
