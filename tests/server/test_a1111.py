@@ -149,6 +149,7 @@ def test_skipping_img2img_keeps_the_size(url: str, api: Any, picture: Image.Imag
         ({}, {"denoising_strength": 0.4}, "denoising_strength"),
         ({}, {"sampler_name": "Restart"}, "Restart"),
         ({}, {"width": 30_000, "height": 30_000}, "30000x30000"),
+        ({}, {"width": 4, "height": 4000}, "4x4000"),
     ],
 )
 def test_what_is_not_served_is_refused_by_name(

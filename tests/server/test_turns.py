@@ -34,6 +34,26 @@ def test_the_order_of_two_places(clients: str, order: str) -> None:
     assert "".join(served) == order
 
 
+def test_a_place_is_not_given_to_who_gives_up_in_that_moment() -> None:
+    async def scene() -> None:
+        turns, ready = Turns(1), asyncio.Event()
+
+        async def work() -> str:
+            async with turns.turn("a"):
+                await ready.wait()
+            return "done"
+
+        holder, leaver, other = (asyncio.create_task(work()) for _ in range(3))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        ready.set()
+        done = await asyncio.wait_for(asyncio.gather(holder, other), 1)
+        assert list(done) == ["done", "done"]
+        assert turns.waiting == 0
+
+    asyncio.run(scene())
+
+
 def test_who_gives_up_leaves_the_queue_or_the_place() -> None:
     async def scene() -> None:
         turns = Turns(1)

@@ -77,7 +77,8 @@ def check_dimensions(size: Size) -> None:
         )
 
 
-def _check_size(size: Size, max_pixels: int) -> None:
+def check_size(size: Size, max_pixels: int) -> None:
+    """Refuse a picture that is too large, or too thin."""
     width, height = size
     if width * height > max_pixels:
         raise invalid(
@@ -93,7 +94,7 @@ def _open_png(data: bytes, max_pixels: int) -> Image.Image:
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise corrupt()
     width, height, depth = struct.unpack(">IIB", data[16:25])
-    _check_size((width, height), max_pixels)
+    check_size((width, height), max_pixels)
     needed, profile, room = [PNG_SIGNATURE], b"", MAX_METADATA
     for kind, chunk in _chunks(data):
         if kind == b"acTL":
@@ -154,7 +155,7 @@ def _unpack(packed: bytes, room: int) -> bytes:
 def _open_jpeg(data: bytes, max_pixels: int) -> Image.Image:
     _check_segments(data)
     image = _open(JpegImagePlugin.JpegImageFile, data)
-    _check_size(image.size, max_pixels)
+    check_size(image.size, max_pixels)
     return image
 
 
@@ -182,7 +183,7 @@ def _open_webp(data: bytes, max_pixels: int) -> Image.Image:
     kind, body = data[12:16], data[20:30]
     if kind == b"VP8X" and body[0] & 0x02:
         raise invalid("image_animated", "the picture is an animated WebP; send one frame")
-    _check_size(_webp_size(kind, body), max_pixels)
+    check_size(_webp_size(kind, body), max_pixels)
     return _open(WebPImagePlugin.WebPImageFile, data)
 
 

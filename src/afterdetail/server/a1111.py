@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from afterdetail.errors import InvalidInput
+from afterdetail.images.files import check_size
 from afterdetail.images.infotext import infotext, ordinal
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec
@@ -62,7 +63,7 @@ class WebUI:
         with self.service.door.inside():
             parse = partial(_parse, self.service)
             lifetime = self.service.lifetime()
-            call, _, permit = await self.service.let_in(request, parse)
+            call, permit = await self.service.let_in(request, parse)
             if call.stages:
                 self.service.admission.know(permit, Effort.of(call.stages))
             else:
@@ -99,7 +100,7 @@ class WebUI:
             InvalidInput: a setting would change something.
         """
         with self.service.door.inside():
-            given, _, permit = await self.service.let_in(request, json_object)
+            given, permit = await self.service.let_in(request, json_object)
             self.service.admission.release(permit)
         for name, value in given.items():
             if not name.startswith(OF_NO_EFFECT) and self.options().get(name) != value:
@@ -180,12 +181,11 @@ def _scaled(picture: Picture, size: Size | None, max_pixels: int) -> Picture:
     """The picture as img2img would scale it ("just resize"), if it would."""
     if size is None or size == picture.size:
         return picture
-    if size[0] * size[1] > max_pixels:
-        raise InvalidInput(
-            "image_too_large",
-            f"{size[0]}x{size[1]} is over the limit of {max_pixels:,} pixels",
-            field="width",
-        )
+    try:
+        check_size(size, max_pixels)
+    except InvalidInput as error:
+        error.field = "width"
+        raise
     how = Image.Resampling.LANCZOS
     rgb = np.asarray(Image.fromarray(picture.rgb).resize(size, how))
     alpha = picture.alpha

@@ -126,8 +126,8 @@ class Admission:
         permit.work = rows * steps * (1.0 if options.union_masks else objects)
         self._work.add(permit.work)
 
-    def learn(self, objects: int) -> None:
-        """A picture had so many objects to repaint."""
+    def learn(self, objects: float) -> None:
+        """A picture had so many objects to repaint in each stage."""
         self._objects.add(objects)
 
     def release(self, permit: Permit) -> None:

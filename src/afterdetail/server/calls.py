@@ -63,7 +63,7 @@ async def work_on(
     work: Callable[[Picture], T],
 ) -> T:
     """Fetch the picture, wait for a turn, decode and work in a thread."""
-    data = await service.picture(source.picture, source.address)
+    data = await service.picture(source.picture, source.address, permit)
 
     def in_a_thread() -> T:
         lifetime.check()

@@ -26,6 +26,7 @@ from afterdetail.errors import (
 )
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.stats import PoolStats
+from afterdetail.results import Outcome
 from afterdetail.schema.translate import Incoming, parse_request, resolve
 from afterdetail.server.admission import Admission, Limits, Permit
 from afterdetail.server.answers import header_list, to_response
@@ -147,13 +148,14 @@ class Service:
         """The whole way of one request."""
         lifetime = self.lifetime()
         with self.door.inside():
-            incoming, _, permit = await self.receive(request)
+            incoming, permit = await self.let_in(request, self.parse)
+            self.admission.know(permit, incoming.request)
             work = self.start(incoming, permit, lifetime)
             return await self.while_connected(request, work, lifetime)
 
     async def receive(self, request: Request) -> tuple[Incoming, bytes, Permit]:
-        """Let a request of the contract in and read it: what it says, its body, its permit."""
-        incoming, body, permit = await self.let_in(request, self.parse)
+        """Let a request of the contract in, to be kept: what it says, its body, its permit."""
+        (incoming, body), permit = await self.let_in(request, lambda body: (self.parse(body), body))
         self.admission.know(permit, incoming.request)
         return incoming, body, permit
 
@@ -162,8 +164,8 @@ class Service:
         request: Request,
         parse: Callable[[bytes], T],
         others: Collection[str] = frozenset(),
-    ) -> tuple[T, bytes, Permit]:
-        """Let a request in and read it: what ``parse`` makes of its body, the body, its permit.
+    ) -> tuple[T, Permit]:
+        """Let a request in and read it: what ``parse`` makes of its body, and its permit.
 
         Args:
             others: media types that are taken beside JSON.
@@ -181,7 +183,7 @@ class Service:
             )
             permit.size = sum(map(len, chunks))
             body = await in_thread(self.parser, partial(b"".join, chunks))
-            return await in_thread(self.parser, partial(parse, body)), body, permit
+            return await in_thread(self.parser, partial(parse, body)), permit
         except BaseException:
             self.admission.release(permit)
             raise
@@ -247,15 +249,23 @@ class Service:
         lifetime: Lifetime,
         begun: Callable[[], Awaitable[None]] | None,
     ) -> Response:
-        data = await self.picture(incoming.picture, incoming.request.init_image_url)
+        data = await self.picture(incoming.picture, incoming.request.init_image_url, permit)
         work = partial(self._detail, incoming, data, lifetime)
         result, response = await self.take_turn(permit, lifetime, work, begun)
         self.learn(result, permit)
         return response
 
-    async def picture(self, sent: bytes | None, address: str | None) -> bytes:
-        """A request's picture: what it has sent, or what is at the address it names."""
-        return await self.fetcher.fetch(address or "") if sent is None else sent
+    async def picture(self, sent: bytes | None, address: str | None, permit: Permit) -> bytes:
+        """A request's picture: what it has sent, or what is at the address it names.
+
+        What is fetched takes room as a body does: all that it may be until it is there.
+        """
+        if sent is not None:
+            return sent
+        permit.size += self.settings.max_url_bytes
+        data = await self.fetcher.fetch(address or "")
+        permit.size += len(data) - self.settings.max_url_bytes
+        return data
 
     async def take_turn(
         self,
@@ -280,7 +290,9 @@ class Service:
 
     def learn(self, result: DetailResult, permit: Permit) -> None:
         """A picture is done: what that tells admission, metrics and traces."""
-        self.admission.learn(result.num_objects_detected)
+        worked_on = [item for item in result.objects if item.outcome is not Outcome.SKIPPED]
+        stages = 1 + max((item.stage for item in result.objects), default=0)
+        self.admission.learn(len(worked_on) / stages)
         self.metrics.saw_result(result)
         if self.traces:
             self.traces.saw_result(result, permit.began)

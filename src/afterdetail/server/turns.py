@@ -51,12 +51,14 @@ class Turns:
 
     def _give_back(self, client: str) -> None:
         self._working -= Counter({client: 1})  # keeps no zeros
-        if not self._waiting:
+        # One that was just cancelled stands in the queue until its task runs.
+        waiting = [item for item in self._waiting if not item[1].done()]
+        if not waiting:
             self._free += 1
             return
-        names = [name for name, _ in self._waiting]
+        names = [name for name, _ in waiting]
         chosen = next_client(names, self._working, self._served)
-        following = next(item for item in self._waiting if item[0] == chosen)
+        following = next(item for item in waiting if item[0] == chosen)
         self._waiting.remove(following)
         self._note(chosen)
         following[1].set_result(None)

@@ -52,7 +52,7 @@ class Doors:
         with self.service.door.inside():
             parse = partial(_parse, request, DetectRequest)
             lifetime = self.service.lifetime()
-            call, _, permit = await self.service.let_in(request, parse, OTHER_BODIES)
+            call, permit = await self.service.let_in(request, parse, OTHER_BODIES)
             permit.work = WORK_OF_LOOKING * len(call.stages)
             work = self.service.begin(self._detect(call, permit, lifetime, wanted(request)), permit)
             return await self.service.while_connected(request, work, lifetime)
@@ -62,7 +62,7 @@ class Doors:
         with self.service.door.inside():
             parse = partial(_parse, request, DetailRequest)
             lifetime = self.service.lifetime()
-            call, _, permit = await self.service.let_in(request, parse, OTHER_BODIES)
+            call, permit = await self.service.let_in(request, parse, OTHER_BODIES)
             self.service.admission.know(permit, Effort.of(call.stages))
             answer = wanted(request)
             if answer == EVENTS:
