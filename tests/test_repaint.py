@@ -1,17 +1,32 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 
 from afterdetail import masks
-from afterdetail.errors import InpaintFailed, OutOfMemory
-from afterdetail.models.catalogue import Kind, ModelSpec, Source
+from afterdetail.engine.job import Progress
+from afterdetail.errors import (
+    AfterdetailError,
+    DeadlineExceeded,
+    InpaintFailed,
+    InvalidInput,
+    ModelUnavailable,
+    OutOfMemory,
+    QueueFull,
+)
+from afterdetail.lifetime import Lifetime
+from afterdetail.models.catalogue import Kind, ModelSpec, Source, load_catalogue
 from afterdetail.models.choose import Choice
-from afterdetail.recipes import Wish
-from afterdetail.repaint import Fate, check_any_inpainted, tell
+from afterdetail.recipes import Wish, make_recipe
+from afterdetail.repaint import Brush, Fate, Stopwatch, check_any_inpainted, tell
 from afterdetail.results import Outcome
+from afterdetail.stages import parse_stages
+from afterdetail.studio import Order
 from afterdetail.targets import Plan, Target
-from afterdetail.types import Box, Detection
+from afterdetail.types import RGB, Box, Detection
 
 WISH = Wish("", "", 0.5, Choice(ModelSpec("m", Kind.BASE, Source(path="m"))))
 
@@ -22,6 +37,57 @@ def face(x: float, y: float, side: float = 10) -> Detection:
 
 def target(*objects: int) -> Target:
     return Target(objects, masks.from_array(np.full((4, 4), 255, np.uint8)), 8, WISH)
+
+
+@dataclass
+class Over:
+    """A commission and its sitting: what comes of every order is known."""
+
+    error: AfterdetailError
+    progress: Progress = field(default_factory=Progress)
+    aborted: int = 0
+
+    def begin(self, orders: Sequence[Order]) -> list[Over]:
+        return [self] * len(orders)
+
+    def wait(self, seconds: float) -> bool:
+        return seconds >= 0
+
+    def result(self) -> RGB:
+        raise self.error
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+def paint(over: Over) -> list[Fate]:
+    (stage,) = parse_stages(None, {})
+    recipe = make_recipe(stage, (64, 64), load_catalogue("tiny"), Lifetime())
+    canvas = np.zeros((64, 64, 3), np.uint8)
+    mask = masks.draw(face(20, 20), (64, 64))
+    return Brush(over, recipe).paint(canvas, [Target((0,), mask, 8, WISH)], Stopwatch())
+
+
+@pytest.mark.parametrize("error", [InpaintFailed("no"), OutOfMemory("no")])
+def test_an_error_of_one_object_is_its_fate(error: AfterdetailError) -> None:
+    (fate,) = paint(Over(error))
+    assert fate.error is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        QueueFull("busy", retry_after=1),
+        InvalidInput("adapter_incompatible", "no"),
+        ModelUnavailable("gone"),
+        DeadlineExceeded("late"),
+    ],
+)
+def test_any_other_error_is_the_requests(error: AfterdetailError) -> None:
+    over = Over(error)
+    with pytest.raises(type(error)):
+        paint(over)
+    assert over.aborted
 
 
 def test_nothing_found_is_nothing_told() -> None:

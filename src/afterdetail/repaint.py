@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from afterdetail import regions
 from afterdetail.composite import composite, match_color
 from afterdetail.errors import (
-    Aborted,
     AfterdetailError,
-    DeadlineExceeded,
-    EngineStopped,
     InpaintFailed,
     OutOfMemory,
 )
@@ -83,8 +80,8 @@ class Brush:
         """Repaint the targets of one wave into ``canvas``, all from its state at the start.
 
         Raises:
-            DeadlineExceeded: the time is over; no job of the wave is left running.
-            Aborted: the caller gave up, likewise.
+            AfterdetailError: the whole request cannot be answered: its time is over, the caller
+                gave up, an embedding does not fit. No job of the wave is left running.
         """
         self.recipe.lifetime.check()
         with watch("mask"):
@@ -184,11 +181,10 @@ class Brush:
 
 
 def _outcome(commission: Commission) -> RGB | AfterdetailError:
+    """The patch, or an error that is this object's alone; any other is the whole request's."""
     try:
         return commission.result()
-    except (DeadlineExceeded, Aborted, EngineStopped):
-        raise  # the whole request's, not this object's
-    except AfterdetailError as error:
+    except (InpaintFailed, OutOfMemory) as error:
         return error
 
 
