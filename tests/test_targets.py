@@ -103,6 +103,14 @@ def test_inverted_masks_leave_the_objects_alone() -> None:
     assert (gray == 255).sum() == 64 * 48 - 200
 
 
+def test_inverted_masks_leave_skipped_objects_alone() -> None:
+    options: dict[str, Any] = {"mask_dilation": 0, "mask_blur": 0, "objects": {1: {"skip": True}}}
+    made = plan(NEAR, FAR, invert_masks=True, **options)
+    gray = masks.to_array(made.targets[0].mask)
+    assert gray[10, 10] == gray[25, 45] == 0
+    assert made.targets[0].objects == (0,)
+
+
 def test_a_mask_that_erodes_away_is_left_out() -> None:
     made = plan(NEAR, face(30, 5, side=20), mask_dilation=-12)
     assert [target.objects for target in made.targets] == [(1,)]

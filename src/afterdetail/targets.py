@@ -55,6 +55,7 @@ def make_plan(sight: Sight, recipe: Recipe) -> Plan:
     """
     _check_ids(recipe.stage.objects, len(sight.found))
     targets: list[Target] = []
+    spared: list[Mask] = []
     left_out = dict(sight.left_out)
     for turn, ((number, mask), seed) in enumerate(
         zip(sight.drawn.items(), seeds_of(recipe.stage), strict=False)
@@ -63,12 +64,13 @@ def make_plan(sight: Sight, recipe: Recipe) -> Plan:
         shaped = _shaped(mask, recipe.stage)
         if wish.skip:
             left_out[number] = "skipped as asked for"
+            spared.append(shaped)
         elif shaped.empty:
             left_out[number] = "nothing of its mask lies in the picture"
         else:
             targets.append(Target((number,), shaped, wish.seed or seed, wish))
     if targets and (recipe.stage.union_masks or recipe.stage.invert_masks):
-        targets = [_joined(targets, recipe, first_seed=next(seeds_of(recipe.stage)))]
+        targets = [_joined(targets, spared, recipe, first_seed=next(seeds_of(recipe.stage)))]
     blurred = [replace(one, mask=masks.blur(one.mask, recipe.stage.mask_blur)) for one in targets]
     faded = (number for target in blurred if target.mask.empty for number in target.objects)
     left_out |= dict.fromkeys(faded, "nothing of its mask is left after the blur")
@@ -90,11 +92,18 @@ def _shaped(mask: Mask, stage: Stage) -> Mask:
     return masks.dilate(moved, stage.mask_dilation)
 
 
-def _joined(targets: Sequence[Target], recipe: Recipe, first_seed: int) -> Target:
-    """One job for all; it is told what the first object is."""
-    mask = masks.union([target.mask for target in targets])
+def _joined(
+    targets: Sequence[Target], spared: Sequence[Mask], recipe: Recipe, first_seed: int
+) -> Target:
+    """One job for all; it is told what the first object is.
+
+    Args:
+        spared: masks of what is to be left as it is: everything else does not include them.
+    """
+    drawn = [target.mask for target in targets]
+    mask = masks.union(drawn)
     if recipe.stage.invert_masks:
-        mask = masks.invert(mask)
+        mask = masks.invert(masks.union([*drawn, *spared]))
     everything = tuple(number for target in targets for number in target.objects)
     return Target(everything, mask, first_seed, targets[0].wish)
 
