@@ -53,3 +53,12 @@ def test_work_of_an_engine_that_went_stays_done() -> None:
     clock.now = FRESH + 1
     assert replace(fleet.stats, busy_seconds=0) == EngineStats(rows=30)
     assert fleet.model_stats.models == 0
+
+
+def test_what_was_done_in_silence_is_counted_later() -> None:
+    clock = Clock()
+    fleet = Fleet(clock)
+    fleet.hear(report("a", 10, 1))
+    clock.now = FRESH + 1
+    fleet.hear(report("a", 40, 4))
+    assert (fleet.stats.rows, fleet.stats.busy_seconds) == (30, 3)

@@ -15,6 +15,9 @@ FRESH = 3.0
 """Seconds after which an engine that nothing was heard of is left out of what is under way. It
 tells something every second while it works for this process."""
 
+REMEMBERED = 600.0
+"""Seconds for which the totals of an engine are remembered, so that only what is added counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:
@@ -42,13 +45,15 @@ class Fleet:
             now = self._clock()
             last = self._heard.get(report.engine)
             self._heard[report.engine] = Heard(report, now)
-            self._forget(now)
+            old = [name for name, heard in self._heard.items() if now - heard.at > REMEMBERED]
+            for name in old:
+                del self._heard[name]
             if last:  # what an engine did before it was first heard of is not counted here
                 self._add(last.report, report)
 
     def _add(self, last: Report, report: Report) -> None:
         then, now, totals = last.stats, report.stats, self._totals
-        busy = max(0.0, now.busy_seconds - then.busy_seconds) / max(1, len(self._heard))
+        busy = max(0.0, now.busy_seconds - then.busy_seconds) / max(1, len(self._fresh()))
         self._totals = replace(
             totals,
             forwards=totals.forwards + max(0, now.forwards - then.forwards),
@@ -64,17 +69,16 @@ class Fleet:
             + max(0.0, report.models.load_seconds - last.models.load_seconds),
         )
 
-    def _forget(self, now: float) -> None:
-        old = [name for name, heard in self._heard.items() if now - heard.at > FRESH]
-        for name in old:
-            del self._heard[name]
+    def _fresh(self) -> list[Report]:
+        """What engines have told lately."""
+        now = self._clock()
+        return [heard.report for heard in self._heard.values() if now - heard.at <= FRESH]
 
     @property
     def stats(self) -> EngineStats:
         """Totals since this process began to listen; jobs and backlog of the engines heard of."""
         with self._lock:
-            self._forget(self._clock())
-            heard = [one.report.stats for one in self._heard.values()]
+            heard = [report.stats for report in self._fresh()]
             return replace(
                 self._totals,
                 jobs=sum(stats.jobs for stats in heard),
@@ -85,8 +89,7 @@ class Fleet:
     def model_stats(self) -> PoolStats:
         """Likewise of the models, each counted in every engine that holds it."""
         with self._lock:
-            self._forget(self._clock())
-            heard = [one.report.models for one in self._heard.values()]
+            heard = [report.models for report in self._fresh()]
             return replace(
                 self._loads,
                 models=sum(stats.models for stats in heard),
