@@ -7,7 +7,18 @@ import cv2
 import numpy as np
 import pytest
 
-from afterdetail.detectors.combine import Several, Tiled, combine, is_cut, merge, shifted, tiles
+from afterdetail.detectors.combine import (
+    MOST,
+    SAME_CONTAINED,
+    SAME_IOU,
+    Several,
+    Tiled,
+    combine,
+    is_cut,
+    merge,
+    shifted,
+    tiles,
+)
 from afterdetail.detectors.mediapipe import MEDIAPIPE
 from afterdetail.types import RGB, Box, Detection, PixelBox
 
@@ -32,6 +43,17 @@ class Bright:
             return []
         box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         return [Detection(self.label, self.score, Box(*map(float, box)))]
+
+
+@dataclass(frozen=True)
+class Many:
+    """Finds small things wherever it looks."""
+
+    name: str = "many"
+
+    def detect(self, _: RGB, confidence: float = 0.3) -> list[Detection]:
+        boxes = (found(9 + 3 * x, 9, 11 + 3 * x, 11, score=x / 120) for x in range(120))
+        return [item for item in boxes if item.score >= confidence]
 
 
 def picture(box: PixelBox, width: int = 1000, height: int = 800) -> RGB:
@@ -64,6 +86,44 @@ def test_merge(one: Detection, other: Detection, count: int) -> None:
 def test_the_most_confident_of_the_same_stays() -> None:
     weak, strong = found(0, 0, 10, 10, score=0.5), found(1, 1, 11, 11, score=0.8)
     assert merge([weak, strong]) == [strong]
+
+
+def one_by_one(items: list[Detection]) -> list[Detection]:
+    """The rule of ``merge``, pair by pair."""
+    kept: list[Detection] = []
+    for item in sorted(items, key=lambda item: -item.score):
+        if not any(same(item, other) for other in kept):
+            kept.append(item)
+    return kept
+
+
+def same(one: Detection, other: Detection) -> bool:
+    smaller = min(one.box.area, other.box.area)
+    if one.label != other.label or not smaller:
+        return False
+    contained = one.box.intersection(other.box) / smaller
+    return contained >= SAME_CONTAINED or one.box.iou(other.box) >= SAME_IOU
+
+
+@pytest.mark.parametrize("side", [3, 10, 200])
+def test_merge_is_its_rule_for_every_pair(side: int) -> None:
+    """Whole numbers, so that many boxes are equal, empty, inside out or right at a threshold."""
+    rng = np.random.default_rng(side)
+    items = [
+        Detection("ab"[row % 2], 1 - row / 400, Box(*rng.integers(0, side, 4).tolist()))
+        for row in range(400)
+    ]
+    assert merge(items) == one_by_one(items)
+
+
+def test_merge_compares_the_most_confident_only() -> None:
+    apart = [found(10 * x, 0, 10 * x + 5, 5, score=x / 20_000) for x in range(20_000)]
+    assert merge(apart) == apart[: -MOST - 1 : -1]
+
+
+def test_tiles_keep_no_more_than_are_compared() -> None:
+    everywhere = Tiled(Many(), 400).detect(np.zeros((4000, 4000, 3), np.uint8))
+    assert MOST / 2 < len(everywhere) <= MOST
 
 
 @pytest.mark.parametrize(

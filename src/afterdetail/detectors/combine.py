@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from afterdetail.detectors.base import DEFAULT_CONFIDENCE, Detector
 from afterdetail.detectors.select import by_score
+from afterdetail.detectors.suppress import Numbers, suppress
 from afterdetail.types import RGB, Box, Detection, PixelBox, Size
 
 SAME_IOU = 0.5
 SAME_CONTAINED = 0.8
 """Share of the smaller box inside the larger one from which both are one object."""
+MOST = 1000
+"""Detections that are compared, the most confident: a confidence of 0 lets through what each tile
+of a large picture takes for the least likely face."""
 
 OVERLAP = 0.25
 """Part of a tile that its neighbour sees too: an object up to this size is whole in one of them."""
@@ -58,6 +65,7 @@ class Tiled:
             seen = self.part.detect(rgb[tile.slices], confidence)
             moved = (shifted(item, tile.x0, tile.y0) for item in seen)
             found += [item for item in moved if not is_cut(item.box, tile, (width, height))]
+            found = _best(found)
         return merge(found)
 
 
@@ -101,24 +109,35 @@ def shifted(item: Detection, x: float, y: float) -> Detection:
 
 
 def merge(found: Iterable[Detection]) -> list[Detection]:
-    """Each object once, by its most confident detection, best first.
+    """Each object once, by its most confident detection, best first; of the ``MOST`` best.
 
     Two detections of one label are the same object if their boxes overlap by ``SAME_IOU``, or the
     smaller lies in the larger by ``SAME_CONTAINED``. A face in a person stays a face.
     """
-    kept: list[Detection] = []
-    for item in by_score(found):
-        if not any(_same(item, other) for other in kept):
-            kept.append(item)
-    return kept
+    best = _best(found)
+    kept: set[int] = set()
+    for label in {item.label for item in best}:
+        rows = np.array([row for row, item in enumerate(best) if item.label == label])
+        boxes = np.array([_corners(best[row].box) for row in rows])
+        kept.update(rows[suppress(boxes, _others, MOST)].tolist())
+    return [best[row] for row in sorted(kept)]
 
 
-def _same(one: Detection, other: Detection) -> bool:
-    smaller = min(one.box.area, other.box.area)
-    if one.label != other.label or smaller == 0:
-        return False
-    shared = one.box.intersection(other.box) / smaller
-    return shared >= SAME_CONTAINED or one.box.iou(other.box) >= SAME_IOU
+def _best(found: Iterable[Detection]) -> list[Detection]:
+    return by_score(found)[:MOST]
+
+
+def _corners(box: Box) -> tuple[float, float, float, float]:
+    """Of a box without area where this one is inside out."""
+    return box.x0, box.y0, max(box.x0, box.x1), max(box.y0, box.y1)
+
+
+def _others(area: Numbers, areas: Numbers, shared: Numbers) -> npt.NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):  # what has no area is like nothing else: 0 / 0
+        contained = shared / np.minimum(area, areas) >= SAME_CONTAINED
+        overlapping = shared / (area + areas - shared) >= SAME_IOU
+    others: npt.NDArray[np.bool_] = ~(contained | overlapping)
+    return others
 
 
 def combine(parts: Sequence[Detector], tile: int | None = None) -> Detector:

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from afterdetail.detectors.suppress import Indices, Numbers, suppress
 from afterdetail.types import RGB, Size
 
 Floats: TypeAlias = npt.NDArray[np.float32]
-Indices: TypeAlias = npt.NDArray[np.intp]
 
 INPUT_SIZE = 640
 STRIDE = 32
@@ -146,16 +146,9 @@ def non_maximum_suppression(boxes: Floats) -> Indices:
 
     A box goes when it overlaps a better one that stays with an IoU above 0.7.
     """
-    x0, y0, x1, y1 = boxes.T
-    areas = (x1 - x0) * (y1 - y0)
-    order = np.arange(len(boxes))
-    kept: list[int] = []
-    while order.size and len(kept) < MAX_DETECTIONS:
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        width = np.minimum(x1[best], x1[rest]) - np.maximum(x0[best], x0[rest])
-        height = np.minimum(y1[best], y1[rest]) - np.maximum(y0[best], y0[rest])
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
-        union = areas[best] + areas[rest] - shared
-        order = rest[shared <= NMS_IOU * union]
-    return np.array(kept, np.intp)
+
+    def others(area: Numbers, areas: Numbers, shared: Numbers) -> npt.NDArray[np.bool_]:
+        apart: npt.NDArray[np.bool_] = shared <= NMS_IOU * (area + areas - shared)
+        return apart
+
+    return suppress(boxes, others, MAX_DETECTIONS)
