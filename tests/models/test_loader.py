@@ -25,6 +25,7 @@ from afterdetail.models.loader import (
     pick_device,
     resident_bytes,
 )
+from afterdetail.models.stats import PoolStats
 from afterdetail.options import Base
 
 CPU = torch.device("cpu")
@@ -88,6 +89,31 @@ def test_what_a_model_will_take_is_known_before(saved: Any, dtype: torch.dtype) 
     entry = replace(spec("a", saved.file), base=saved.model.base)
     expected = expected_bytes(entry, dtype)
     assert expected == pytest.approx(resident_bytes([load_model(entry, CPU, dtype)]), rel=0.01)
+
+
+def test_what_a_folder_holds_beside_its_networks_is_not_counted(tmp_path: Path) -> None:
+    for part, values in (("unet", 10), ("text_encoder_2", 5), ("safety_checker", 1000)):
+        (tmp_path / part).mkdir()
+        file = tmp_path / part / "model.safetensors"
+        save_file({"weight": torch.zeros(values)}, file)
+    assert expected_bytes(spec("mine", tmp_path), torch.float16) == 2 * 15
+
+
+def test_the_pool_answers_while_a_models_headers_are_read(
+    sd15: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ModelPool(CPU)
+    seen: list[PoolStats] = []
+
+    def slow_disk(*given: Any) -> int:
+        asking = threading.Thread(target=lambda: seen.append(pool.stats), daemon=True)
+        asking.start()
+        asking.join(10)
+        return expected_bytes(*given)
+
+    monkeypatch.setattr(loader, "expected_bytes", slow_disk)
+    pool.get(spec("a", sd15.file))
+    assert [stats.models for stats in seen] == [0]
 
 
 def test_where_memory_is_low_weights_wait_in_host_memory(sd15: Any) -> None:

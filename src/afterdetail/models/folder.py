@@ -28,6 +28,8 @@ PARTS = {
     Base.SDXL: ("unet", "vae", "scheduler", "text_encoder_2", "tokenizer_2"),
 }
 """What a folder must have. SDXL has the parts of SD 1.x too, its refiner has not."""
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+"""What is read into memory, where it is there; never a safety checker's 1.2 GB."""
 
 
 def load_folder(

@@ -19,7 +19,7 @@ from afterdetail.models.autoencoder import load_autoencoder
 from afterdetail.models.catalogue import ModelSpec
 from afterdetail.models.choose import Choice, LoraUse
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.folder import load_folder, weights_in
+from afterdetail.models.folder import NETWORKS, load_folder, weights_in
 from afterdetail.models.header import read_header
 from afterdetail.models.inversion import Inversion, read_inversion
 from afterdetail.models.lora import with_loras
@@ -133,8 +133,9 @@ class ModelPool:
     def _read(self, spec: ModelSpec) -> DiffusionModel:
         """A model from its files, after those have left that it leaves no room for."""
         key = spec, frozenset[LoraUse]()
+        coming = expected_bytes(spec, self.dtype)  # reads files: not while others wait
         with self._lock:
-            self._coming[key] = expected_bytes(spec, self.dtype)
+            self._coming[key] = coming
             self._shrink(keep=0)
         try:
             model = load_model(spec, self._home, self.dtype)
@@ -226,7 +227,7 @@ def expected_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
     if path.is_file():
         shapes = [s for name, s in read_header(path).shapes.items() if is_served(name)]
     else:
-        folders = [part for part in path.iterdir() if part.is_dir()]
+        folders = [path / part for part in NETWORKS if (path / part).is_dir()]
         files = [file for folder in folders for file in weights_in(folder)]
         shapes = [shape for file in files for shape in read_header(file).shapes.values()]
     return sum(map(math.prod, shapes)) * dtype.itemsize
