@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -203,6 +206,30 @@ def test_a_host_that_does_not_resolve(error: Exception, code: str) -> None:
         raise error
 
     assert refused("http://photos.invalid/", resolver=resolver) == code
+
+
+def test_slow_names_keep_no_other_thread_of_the_server_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[object]:
+        answered.wait(30)
+        return []
+
+    async def poll_meanwhile() -> str:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        lookups = [asyncio.create_task(system_resolver("slow.example", 80)) for _ in range(3)]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(10):
+                return await asyncio.to_thread(lambda: "from the store")
+        finally:
+            answered.set()
+            await asyncio.gather(*lookups)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    assert asyncio.run(poll_meanwhile()) == "from the store"
 
 
 def test_the_environments_proxy_is_not_used(

@@ -13,9 +13,10 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -33,13 +34,18 @@ FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 NUMERIC_HOST = re.compile(r"(?:[^:]*\.)?(?:\d+|0[xX][0-9a-fA-F]*)\.?")
 """A host whose last label is a number is an IPv4 address, however it is written (WHATWG URL)."""
 
+LOOKUPS = 32
+"""Names looked up at a time; a slow one may take half a minute, and more of them wait."""
+_LOOKUPS = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="resolve")
+"""Threads of their own: in the event loop's few, slow names would keep polls from the store."""
+
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 
 async def system_resolver(host: str, port: int) -> list[str]:
     """Every address of a host, best first, as the operating system knows them."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look_up)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
