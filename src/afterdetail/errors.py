@@ -31,6 +31,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
+MOST_COMPARED = 200
+"""Characters of a wrong name that are compared with those there are; megabytes take seconds."""
+
 
 class AfterdetailError(Exception):
     """Base of all errors raised on purpose."""
@@ -73,7 +76,7 @@ class UnknownName(InvalidInput):
 
     def __init__(self, kind: str, given: str, known: Iterable[str], *, field: str) -> None:
         names = sorted(known)
-        close = get_close_matches(given, names, n=3, cutoff=0.4)
+        close = get_close_matches(given[:MOST_COMPARED], names, n=3, cutoff=0.4)
         shown = ", ".join(close or names[:8]) or "none"
         what = "closest" if close else "known"
         super().__init__(
