@@ -152,6 +152,10 @@ def test_classes_and_head_are_read_off_the_weights(
         ('{"0": "a", "1": "b"}', ("a", "b")),
         ("{0: 'a', 1: 'b'}", ("a", "b")),
         ({10: "k", 9: "j"}, ("j", "k")),
+        ({"a": "face"}, None),
+        ('{"face": 0}', None),
+        ({None: "face"}, None),
+        ({float("inf"): "face"}, None),
     ],
 )
 def test_class_names_come_in_many_forms(value: Any, names: tuple[str, ...] | None) -> None:

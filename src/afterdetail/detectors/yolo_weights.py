@@ -73,8 +73,15 @@ def parse_names(value: Any) -> tuple[str, ...] | None:
         except ValueError:
             value = _literal(value)
     if isinstance(value, dict):
-        value = [value[key] for key in sorted(value, key=int)]
+        value = _by_number(value)
     return tuple(str(name) for name in value) if isinstance(value, list | tuple) else None
+
+
+def _by_number(names: dict[Any, Any]) -> list[Any] | None:
+    try:
+        return [names[key] for key in sorted(names, key=int)]
+    except (TypeError, ValueError, OverflowError):  # keys that are no numbers
+        return None
 
 
 def _literal(text: str) -> Any:
