@@ -20,10 +20,6 @@ BATCH_NORM_EPS = 1e-3
 """What YOLOv8 is trained with; it is not in the weights."""
 STRIDES = (8, 16, 32)
 """Pixels of the picture to a cell, of the three levels of the head."""
-PYRAMID = (15, 18, 21)
-"""The layers whose outputs the head reads."""
-
-
 HALO = 2
 """Cells that a branch of the head looks beyond its own: two 3x3 convolutions."""
 

@@ -128,10 +128,10 @@ def _encode_png(picture: Picture) -> bytes:
         pixels, colour = np.dstack([picture.rgb, picture.alpha]), _RGBA
     packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
     packed = packer.compress(_filtered(pixels).data) + packer.flush()
-    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", *picture.size, 8, colour, 0, 0, 0))]
+    chunks = [png_chunk(b"IHDR", struct.pack(">IIBBBBB", *picture.size, 8, colour, 0, 0, 0))]
     if picture.icc_profile:
-        chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(picture.icc_profile)))
-    return b"".join([PNG_SIGNATURE, *chunks, _chunk(b"IDAT", packed), _chunk(b"IEND", b"")])
+        chunks.append(png_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(picture.icc_profile)))
+    return b"".join([PNG_SIGNATURE, *chunks, png_chunk(b"IDAT", packed), png_chunk(b"IEND", b"")])
 
 
 def _filtered(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -144,7 +144,7 @@ def _filtered(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return filtered
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def png_chunk(kind: bytes, body: bytes) -> bytes:
     """One chunk of a PNG (PNG 3rd edition, 5.3)."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

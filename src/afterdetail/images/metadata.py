@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from afterdetail.images.codec import Encoding
+from afterdetail.images.codec import Encoding, png_chunk
 
 PARAMETERS = "parameters"
 """The text that image generators of A1111's family write and read."""
@@ -89,11 +88,7 @@ def _png_chunks(metadata: Metadata) -> bytes:
         info.add_text(key[:79], value)
     if metadata.exif:
         info.add(b"eXIf", metadata.exif)
-    return b"".join(_chunk(kind, body) for kind, body, *_ in info.chunks)
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return b"".join(png_chunk(kind, body) for kind, body, *_ in info.chunks)
 
 
 def _jpeg_segments(metadata: Metadata) -> bytes:
