@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import Module
 
 from afterdetail.engine import memory
 from afterdetail.models.diffusion import DiffusionModel
@@ -61,4 +64,15 @@ def test_sixteen_bit_takes_half_the_room(
 
 
 def test_a_dry_run_is_a_whole_forward(tiny: DiffusionModel) -> None:
-    memory.dry_run(tiny, (32, 32), 2)
+    seen: list[list[tuple[int, ...]]] = []
+
+    def note(_: Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        seen.append([tuple(tensor.shape) for tensor in (*given, named["encoder_hidden_states"])])
+
+    hook = tiny.unet.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        memory.dry_run(tiny, (64, 32), 2)
+    finally:
+        hook.remove()
+    side, width = tiny.latent_factor, int(tiny.unet.config.cross_attention_dim)
+    assert seen == [[(2, 4, 32 // side, 64 // side), (2,), (2, memory.TOKENS, width)]]
