@@ -22,7 +22,11 @@ from afterdetail.models.resolutions import RESOLUTIONS
 from afterdetail.schema.openapi import ERRORS
 from afterdetail.schema.request import AdetailerRequest
 from afterdetail.schema.response import AdetailerResponse
+from afterdetail.server.body import NotJson
+from afterdetail.server.tables import StoreUnavailable
 
+OF_THE_SERVER = (NotJson, StoreUnavailable)
+"""The errors of ``POST /adetailer`` that only the server has."""
 PAGE = Path(__file__).parents[1] / "docs" / "endpoint.md"
 PART = re.compile(r"(<!-- from the code: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -55,7 +59,7 @@ def statuses() -> str:
 
 def _codes(status: int) -> str:
     """The codes of the error classes of a status; 422 has one for each thing that can be wrong."""
-    kinds = [kind for kind in vars(errors).values() if _is_error(kind)]
+    kinds = [kind for kind in (*vars(errors).values(), *OF_THE_SERVER) if _is_error(kind)]
     codes = {kind.code for kind in kinds if kind.status == status and "code" in vars(kind)}
     return ", ".join(f"`{code}`" for code in sorted(codes))
 

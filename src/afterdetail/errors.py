@@ -1,4 +1,4 @@
-"""Every error afterdetail raises on purpose.
+"""The errors afterdetail raises on purpose: those of library and command line.
 
     AfterdetailError
     ├── InvalidInput           422  the request, picture, option or name is wrong
@@ -19,6 +19,9 @@
     ├── EngineStopped          503  its thread has died or hangs; only a restart helps
     │   └── DeviceLost         503  the device takes no more work from this process
     └── WeightsError           503  a weights file is missing, damaged or not what it should be
+
+What only the server raises is beside what raises it: RequestInvalid (422), NotJson (415),
+NoSuchResponse (404), ResponseExpired (410), StoreUnavailable (503) and Withheld (403).
 
 ``str(error)`` is one line for the person who can mend it: what was given, what is allowed, what to
 do next. ``code`` is the stable name of the fault. ``public`` is the text for network clients: never

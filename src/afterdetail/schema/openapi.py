@@ -29,7 +29,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     429: {"model": Problem, "description": "The queue is full; Retry-After says for how long"},
     500: {"model": Problem, "description": "No object could be inpainted, or a fault of ours"},
     502: {"model": Problem, "description": "init_image_url could not be fetched"},
-    503: {"model": Problem, "description": "Loading, or out of memory"},
+    503: {"model": Problem, "description": "Not now: loading, out of memory, or out of order"},
     504: {"model": Problem, "description": "init_image_url or the request took too long"},
 }
 
