@@ -26,52 +26,60 @@ from afterdetail.options import LibraryOptions
 
 SOME_FAILED = 1
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="IN...", help="Pictures, folders of them, or patterns ('*.png')."),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="OUT",
+        help="The picture to write (.png, .jpg); for several, a folder.",
+    ),
+]
+Stages = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Several turns, faces and then eyes: a .json or .toml file with the options of "
+        "each. Those given here are for every stage that does not have its own.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Repaint nothing: OUT shows the masks of what would be."),
+]
+SideBySide = Annotated[
+    bool,
+    typer.Option("--side-by-side", help="Write OUT.before-after, too: both in one picture."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Leave out pictures whose OUT is there: go on with a batch."),
+]
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", help="Stay, and detail what comes into the folders, until Ctrl-C."),
+]
+
 
 @takes_detail_options
 def detail(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="IN...", help="Pictures, folders of them, or patterns ('*.png')."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="OUT",
-            help="The picture to write (.png, .jpg); for several, a folder.",
-        ),
-    ],
+    inputs: Inputs,
+    out: Out,
     options: LibraryOptions,
-    stages: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Several turns, faces and then eyes: a .json or .toml file with the options of "
-            "each. Those given here are for every stage that does not have its own.",
-        ),
-    ] = None,
+    stages: Stages = None,
     models: Models = DEFAULT_MODELS,
     device: Device = None,
     memory: Memory = "high",
     image_encoding: ImageEncoding = None,
     as_json: AsJson = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Repaint nothing: OUT shows the masks of what would be."),
-    ] = False,
-    side_by_side: Annotated[
-        bool,
-        typer.Option("--side-by-side", help="Write OUT.before-after, too: both in one picture."),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Leave out pictures whose OUT is there: go on with a batch."),
-    ] = False,
-    watch: Annotated[
-        bool,
-        typer.Option("--watch", help="Stay, and detail what comes into the folders, until Ctrl-C."),
-    ] = False,
+    dry_run: DryRun = False,
+    side_by_side: SideBySide = False,
+    resume: Resume = False,
+    watch: Watch = False,
     metadata: Metadata = True,
 ) -> None:
     """Find the objects of pictures, repaint each, put them back."""

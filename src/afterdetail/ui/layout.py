@@ -48,15 +48,7 @@ def lay_out(catalogue: Catalogue) -> Parts:
         with gr.Column(scale=3, min_width=320):
             file = gr.File(label="Picture (PNG, JPEG, WebP)", file_types=KINDS, height=132)
             _take_uploads_only(file)
-            found = gr.Image(
-                show_label=False,
-                format="jpeg",
-                interactive=False,
-                buttons=["fullscreen"],
-                elem_id="found",
-                visible=False,
-                alt_text="The picture with the objects found marked and numbered",
-            )
+            found = _found()
             seen = gr.HTML(markup.said(NOTHING_YET), elem_id="seen")
             objects = gr.CheckboxGroup([], label="Objects to repaint", visible=False)
             with gr.Row():
@@ -69,16 +61,7 @@ def lay_out(catalogue: Catalogue) -> Parts:
                 download = gr.DownloadButton("Download", interactive=False, elem_id="download")
         with gr.Column(scale=2, min_width=320):
             options = _options(catalogue)
-    gallery = gr.Gallery(
-        [],
-        label="This visit's pictures",
-        height="auto",
-        object_fit="contain",
-        buttons=["download", "fullscreen"],
-        interactive=False,
-        visible=False,
-        elem_id="gallery",
-    )
+    gallery = _gallery()
     with gr.Accordion("The same from a program", open=False), gr.Tabs():
         with gr.Tab("curl"):
             curl = gr.Code(language="shell", elem_id="curl", **CODE)
@@ -100,6 +83,31 @@ def lay_out(catalogue: Catalogue) -> Parts:
         gallery=gallery,
         curl=curl,
         python=python,
+    )
+
+
+def _found() -> gr.Image:
+    return gr.Image(
+        show_label=False,
+        format="jpeg",
+        interactive=False,
+        buttons=["fullscreen"],
+        elem_id="found",
+        visible=False,
+        alt_text="The picture with the objects found marked and numbered",
+    )
+
+
+def _gallery() -> gr.Gallery:
+    return gr.Gallery(
+        [],
+        label="This visit's pictures",
+        height="auto",
+        object_fit="contain",
+        buttons=["download", "fullscreen"],
+        interactive=False,
+        visible=False,
+        elem_id="gallery",
     )
 
 
