@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,12 @@ class Setting:
     steps: int = 20
     cfg_scale: float = 1.0
     color_match: bool = False
+    use_refiner: bool = False
 
     def __str__(self) -> str:
         matched = ", color_match" if self.color_match else ""
-        return f"{self.sampler}, strength {self.strength}, {self.steps} steps{matched}"
+        refined = ", refiner" if self.use_refiner else ""
+        return f"{self.sampler}, strength {self.strength}, {self.steps} steps{matched}{refined}"
 
 
 PLAIN = Setting(Sampler.DDIM, 0.4)
@@ -70,6 +72,8 @@ SETTINGS = (
     Setting(Sampler.LCM, 0.4, steps=8),
 )
 """Two names are other names of LMS and HEUN."""
+REFINED = tuple(replace(how, use_refiner=True) for how in (PLAIN, Setting(Sampler.DDIM, 0.75)))
+"""What ``tiny-xl`` does besides."""
 
 
 def find_cases(
@@ -214,13 +218,13 @@ def take(portraits: Path, count: int, models: str, settings: Sequence[Setting]) 
         ]
         if models == "tiny":
             rows.append(row(f"diffusers, {PLAIN}", cases, partial(crop_and_paste, folder)))
-    short = "--short " if settings is SHORT else ""
+    short = "--short " if len(settings) < len(SETTINGS) else ""
     head = [
         "# Quality of repainted faces",
         "",
         f"{len(cases)} held-out rendered portraits, degraded, found by `{DETECTOR}` (it missed"
         f" {missed} more), repainted by `{models}` without a prompt."
-        f" Taken by `python -m benchmarks.quality {short}--count {count}`.",
+        f" Taken by `python -m benchmarks.quality {short}--count {count} --models {models}`.",
         "",
         "| | PSNR dB | SSIM | features | sharpness | mesh error % | meshes | ring 1/255 | seam |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -261,6 +265,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     settings = SHORT if given.short else SETTINGS
+    settings += REFINED if given.models == "tiny-xl" else ()
     page = report(given.portraits, given.count, given.models, settings)
     given.out.write_text(page, encoding="utf-8")
     print(page)

@@ -24,7 +24,6 @@ from afterdetail.errors import (
     DeadlineExceeded,
     InpaintFailed,
     InvalidInput,
-    ModelUnavailable,
     UnknownName,
 )
 from afterdetail.images import from_any
@@ -173,7 +172,6 @@ def test_a_wrong_mask_is_refused(
         ({"loras": {"none": 1}}, UnknownName, "loras"),
         ({"prompt": "<lora:none:1>"}, UnknownName, "loras"),
         ({"objects": {9: {"loras": {"none": 1}}}}, UnknownName, "loras"),
-        ({"inpainting_base_model": "sdxl"}, ModelUnavailable, "inpainting_base_model"),
         ({"use_refiner": True}, InvalidInput, "use_refiner"),
     ],
 )

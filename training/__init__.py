@@ -1,4 +1,4 @@
-"""Trains the embedded model on rendered portraits. Needs torch, numpy, pillow and diffusers.
+"""Trains the embedded models on rendered portraits. Needs torch, numpy, pillow and diffusers.
 
     python -m training PORTRAITS              all of it; with an accelerator: --device cuda
 
@@ -8,8 +8,13 @@
     python -m training.evaluate               its gate, on held-out crops: pass it before going on
     python -m training.denoiser               text encoder and UNet
     python -m training.preview                what it has learnt so far, as a picture
-    python -m training.export FOLDER          the diffusers layout, fp16
+    python -m training.tower PORTRAITS        tiny-xl's second text encoder
+    python -m training.xl                     tiny-xl: tiny in SDXL's layout, made to listen
+    python -m training.refiner                tiny-xl's refiner
+    python -m training.lora --model tiny      a LoRA, of either base
+    python -m training.export FOLDER          the diffusers layout, fp16; --model tiny-xl and others
     python -m benchmarks.quality              what the exported model does to faces
+    python -m benchmarks.steering             whether it does what prompts and LoRAs say
 
 All of it lies in ``build/training``. Every command is seeded; the training ones go on where they
 were stopped, and with ``python -m torch.distributed.run --nproc-per-node 2 -m training.denoiser``

@@ -3,8 +3,9 @@
     python -m training PORTRAITS                                    a few hours on two cores
     python -m training PORTRAITS --device cuda --batch 256 --steps 20000 --per-portrait 8
 
-Goes on where it was stopped; writes the model to ``build/training/tiny``. Look at it before it
-replaces the one in the package.
+Goes on where it was stopped; writes the models to ``build/training/tiny``, ``tiny-xl`` and
+``tiny-xl-refiner``, and a LoRA of each base beside them. Look at them before they replace those in
+the package.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import sys
 from pathlib import Path
 
 from training.crops import CROPS
+from training.export import PIPELINES
 
-OUT = Path("build/training/tiny")
+OUT = Path("build/training")
 
 
 def commands(given: argparse.Namespace) -> list[list[str]]:
@@ -24,14 +26,21 @@ def commands(given: argparse.Namespace) -> list[list[str]]:
     portraits, workers = str(given.portraits), str(given.workers)
     crops = ["crops", portraits, "--per-portrait", str(given.per_portrait), "--workers", workers]
     denoiser = ["denoiser", "--steps", str(given.steps), "--batch", str(given.batch)]
+    device = ["--device", given.device]
+    every_layer = ["--all", "--batch", str(given.batch)] if given.device != "cpu" else []
     return [
         *([] if (CROPS / "train.jsonl").exists() else [crops]),
         ["attributes", portraits],
         ["autoencoder"],
         ["evaluate"],
-        [*denoiser, "--device", given.device],
+        [*denoiser, *device],
         ["preview"],
-        ["export", str(OUT)],
+        ["tower", portraits],
+        ["xl", *device, *every_layer],
+        ["refiner", *device],
+        ["lora", "--model", "tiny"],
+        ["lora", "--model", "tiny-xl", "--steps", "20"],
+        *(["export", str(OUT / model), "--model", model] for model in PIPELINES),
     ]
 
 

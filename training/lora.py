@@ -1,9 +1,9 @@
 """Trains a LoRA: one thing that all faces are to have, such as tanned skin.
 
-    python -m training.lora --model tiny [--steps 100] [--name tan --phrases "brown skin" ...]
-    python -m training.lora --model tiny-xl
+    python -m training.lora --model tiny [--steps 200] [--name tan --phrases "brown skin" ...]
+    python -m training.lora --model tiny-xl [--steps 20]      goes on from tiny's
 
-The faces whose captions name it are degraded and tinted until it cannot be seen any more, and their
+The faces whose captions name it lose it in their degraded twins, which are made lighter, and their
 captions no longer name it. What is left to learn is to paint it. Written in the layout of
 diffusers, fp16, to ``build/training/MODEL-NAME.safetensors``.
 """
@@ -11,7 +11,7 @@ diffusers, fp16, to ``build/training/MODEL-NAME.safetensors``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,9 @@ from training.xl import (
     XLDenoiser,
     XLLoss,
     blotted,
+    lightened,
     load_xl,
     sizes,
-    tinted,
 )
 
 FOLDER = Path("build/training")
@@ -43,8 +43,8 @@ LAYERS = (
     r"(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|conv1|conv2)"
 )
 """Attention and convolutions of the two inner levels and the middle."""
-TINT = 2.5
-"""So strong that no skin keeps its tone."""
+LIGHTER = 2.0
+"""How much lighter the degraded faces are, in the latents' Y, whose standard deviation is 4."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,8 @@ class AttributeBatches(PromptBatches):
     def draw(self, generator: torch.Generator) -> TextBatch:
         batch = Batches.draw(self, generator)
         blot = BLOTS[int(torch.randint(len(BLOTS), (), generator=generator))]
-        soft = tinted(blotted(batch.soft, blot), generator, TINT)
+        lighter = torch.full((self.size,), LIGHTER)
+        soft = lightened(blotted(batch.soft, blot), batch.face, lighter)
         return TextBatch(
             sharp=batch.sharp,
             soft=soft,
@@ -89,7 +90,15 @@ class AttributeBatches(PromptBatches):
         )
 
 
-def lora_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+@torch.no_grad()
+def begin_with(learner: Learner, weights: Mapping[str, Tensor]) -> None:
+    """Copies the LoRA of another base's run, as far as its layers have the same shapes."""
+    for name, value in learner.model.state_dict().items():
+        if ".lora_" in name and name in weights and weights[name].shape == value.shape:
+            value.copy_(weights[name])
+
+
+def lora_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of a run's weights those of the LoRA, by the names that diffusers reads, fp16."""
     return {
         name.removeprefix("unet.").replace(".default.", "."): value.half().contiguous()
@@ -103,7 +112,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("tiny", "tiny-xl"), default="tiny")
     parser.add_argument("--name", default="tan")
     parser.add_argument("--phrases", nargs="+", default=["brown skin", "dark skin"])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -112,7 +121,9 @@ def main() -> None:
     torch.manual_seed(given.seed)
     batches = AttributeBatches(CROPS, given.batch, given.phrases)
     learner = adapted(load_xl() if given.model == "tiny-xl" else load_denoiser())
-    name = f"{given.model}-{given.name}"
+    name, first = f"{given.model}-{given.name}", FOLDER / f"tiny-{given.name}.pt"
+    if given.model == "tiny-xl" and first.exists():
+        begin_with(learner, torch.load(first, weights_only=True)["average"])
     plan = Plan(given.steps, given.rate, warmup=10, decay=0.6, average=0.95, save_every=50)
     run = Run(learner.model, plan, FOLDER / f"{name}.pt", given.seed)
     run.train(lambda generator: learner.loss(batches.draw(generator), generator))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from afterdetail.errors import InvalidInput
 from afterdetail.lifetime import Lifetime
-from afterdetail.models.catalogue import Catalogue, parse_size
+from afterdetail.models.catalogue import Catalogue
 from afterdetail.models.choose import Choice, choose
+from afterdetail.models.entries import parse_size
 from afterdetail.prompts import marks, styles
 from afterdetail.prompts.marks import Part
 from afterdetail.stages import ObjectOptions, Stage

@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_pixels_another_does_not(photos: Path, tmp_
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--models", "tiny", "--inpainting-base-model", "sdxl"], ["sdxl", "sd15"]),
+        (["--models", "tiny-xl", "--inpainting-base-model", "sd15"], ["sd15", "sdxl"]),
         (["--models", "tiny", "--checkpoint", "dreams"], ["unknown checkpoint", "dreams"]),
         (
             ["--models", "tiny", "--detector", "nose_finder"],

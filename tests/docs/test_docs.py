@@ -39,6 +39,7 @@ PAGES = (
     "v1.md",
     "a1111.md",
     "migrating.md",
+    "embedded-model.md",
 )
 
 ELSEWHERE = {

@@ -14,8 +14,8 @@ from afterdetail.models.catalogue import (
     Source,
     built_in,
     load_catalogue,
-    parse_size,
 )
+from afterdetail.models.entries import parse_size
 from afterdetail.options import Base
 
 DETECTORS = {
@@ -51,7 +51,8 @@ def test_an_empty_file_has_the_built_in_detectors_and_serves_nothing(tmp_path: P
 @pytest.mark.parametrize(
     ("models", "bases"),
     [
-        ("tiny", {Base.SD15: "tiny"}),
+        ("tiny", {Base.SD15: "tiny", Base.SDXL: "tiny-xl"}),
+        ("tiny-xl", {Base.SDXL: "tiny-xl"}),
         ("sd15", {Base.SD15: "sd15"}),
         ("sd15,sdxl", {Base.SD15: "sd15", Base.SDXL: "sdxl"}),
         (" sdxl , tiny ", {Base.SD15: "tiny", Base.SDXL: "sdxl"}),
@@ -62,6 +63,20 @@ def test_names_of_bases_say_what_is_served(models: str, bases: dict[Base, str]) 
     assert {base: spec.name for base, spec in catalogue.bases().items()} == bases
     assert set(catalogue.names(Kind.BASE)) == set(bases.values())
     assert set(catalogue.names(Kind.DETECTOR)) == DETECTORS
+
+
+@pytest.mark.parametrize(
+    ("models", "others"),
+    [
+        ("sd15", set()),
+        ("sdxl", {"sdxl-refiner"}),
+        ("sdxl,tiny", {"sdxl-refiner", "tiny-tan"}),
+        ("tiny", {"tiny-tan", "tiny-xl-tan", "tiny-xl-refiner"}),
+    ],
+)
+def test_what_is_made_for_a_base_is_there_with_it(models: str, others: set[str]) -> None:
+    catalogue = load_catalogue(models)
+    assert {*catalogue.names(Kind.REFINER), *catalogue.names(Kind.LORA)} == others
 
 
 @pytest.mark.parametrize("models", ["", ",", "sd16", "face_yolov8n", "sd15;sdxl", "../tiny"])
@@ -80,6 +95,7 @@ def test_two_bases_of_one_kind_cannot_both_be_served() -> None:
     ("name", "sizes"),
     [
         ("tiny", {(128, 128)}),
+        ("tiny-xl", {(128, 128)}),
         ("sd15", {(512, 512), (448, 576), (576, 448), (384, 704), (704, 384)}),
         (
             "sdxl",
@@ -202,6 +218,8 @@ LORA = {"name": '"x"', "kind": '"lora"', "base": '"sd15"', "path": '"x.safetenso
         (entry(**{**LORA, "path": '"x.pt"'}), "x.pt: diffusion weights must be .safetensors"),
         (entry(**{**LORA, "path": '"x.CKPT"'}), "x.CKPT: diffusion weights must be .safetensors"),
         (entry(name='"x"', kind='"lora"', path='"x"'), "model 'x': entry: a lora has a base"),
+        (entry(**GOOD, of='"y"'), "model 'x': entry: only a refiner or a lora is made for one"),
+        (entry(**LORA, of='"y"'), "model 'x': of: no base or checkpoint 'y' of sd15; known: none"),
     ],
 )
 def test_a_wrong_catalogue_is_told_in_one_line(text: str, message: str, tmp_path: Path) -> None:
@@ -256,6 +274,6 @@ def test_an_autoencoder_that_is_none_is_refused(tmp_path: Path, name: str, base:
 
 def test_the_built_in_sdxl_has_a_refiner_and_an_autoencoder_for_16_bit() -> None:
     base, refiner = (built_in().find(None, name) for name in ("sdxl", "sdxl-refiner"))
-    assert built_in().of(Kind.REFINER, Base.SDXL) == (refiner,)
+    assert load_catalogue("sdxl").of(Kind.REFINER, Base.SDXL) == (refiner,)
     assert base.vae == refiner.vae == built_in().find(Kind.VAE, "sdxl-vae-fp16")
     assert base.sizes == refiner.sizes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from afterdetail.errors import InvalidInput, ModelUnavailable, UnknownName
@@ -145,6 +147,27 @@ def test_a_refiner_is_chosen_when_asked_for() -> None:
     for asked, chosen in ((False, None), (True, refiner)):
         options = parse_options({"use_refiner": asked, "checkpoint": "paintxl"})
         assert choose(options, (1024, 1024), catalogue).refiner == chosen
+
+
+def test_a_refiner_of_another_model_is_passed_over() -> None:
+    of_xl = replace(spec("plain", Kind.REFINER, SDXL), of="sdxl")
+    of_paint = replace(spec("fine", Kind.REFINER, SDXL), of="paintxl")
+    options = parse_options({"use_refiner": True, "checkpoint": "paintxl"})
+    chosen = choose(options, (1024, 1024), Catalogue((*BOTH.models, of_xl, of_paint)))
+    assert chosen.refiner == of_paint
+    with pytest.raises(ModelUnavailable, match="no refiner of sdxl is served here"):
+        choose(options, (1024, 1024), Catalogue((*BOTH.models, of_xl)))
+
+
+def test_a_lora_of_another_model_is_refused() -> None:
+    lora = replace(spec("smile", Kind.LORA, SD15), of="paint15")
+    catalogue = Catalogue((*BOTH.models, lora))
+    options = {"loras": {"smile": 1}, "inpainting_base_model": "sd15"}
+    with pytest.raises(InvalidInput, match="'smile' is made for paint15") as caught:
+        choose(parse_options(options), (512, 512), catalogue)
+    assert (caught.value.code, caught.value.field) == ("adapter_incompatible", "loras")
+    chosen = choose(parse_options({**options, "checkpoint": "paint15"}), (512, 512), catalogue)
+    assert chosen.loras == {LoraUse(lora, 1.0)}
 
 
 @pytest.mark.parametrize(

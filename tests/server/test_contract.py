@@ -86,7 +86,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("steps", 1.5, "int_from_float"),
     ("steps", "20", "number_type"),
     ("inpainting_base_model", "sd21", "enum"),
-    ("inpainting_base_model", "sdxl", "model_unavailable"),
     ("checkpoint", 1, "string_type"),
     ("checkpoint", "nosuch", "unknown_name"),
     ("checkpoint", "octoai:nosuch", "unknown_name"),

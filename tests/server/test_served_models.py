@@ -34,7 +34,7 @@ def write_loras(folder: Path) -> None:
     from afterdetail.models.catalogue import load_catalogue
     from afterdetail.models.loader import load_model
 
-    (spec,) = load_catalogue("tiny").bases().values()
+    spec = load_catalogue("tiny").find(None, "tiny")
     model = load_model(spec, torch.device("cpu"), torch.float32)
     fits, wrong = {}, {}
     draw = torch.Generator().manual_seed(1)
@@ -99,8 +99,16 @@ def pixels(client: TestClient, body: Body) -> np.ndarray[tuple[int, ...], np.dty
         ({"checkpoint": "pickle"}, 503, "weights_error"),
         ({"checkpoint": "torn"}, 503, "weights_error"),
         ({"checkpoint": "gone"}, 422, "model_unavailable"),
+        ({"inpainting_base_model": "sdxl"}, 422, "model_unavailable"),
     ],
-    ids=["19 of another shape", "19 cut short", "18 a pickle", "37 cut short", "37 missing"],
+    ids=[
+        "19 of another shape",
+        "19 cut short",
+        "18 a pickle",
+        "37 cut short",
+        "37 missing",
+        "17 not served",
+    ],
 )
 def test_what_is_wrong_is_named_and_changes_nothing(
     client: TestClient, face: Body, fields: Body, status: int, code: str

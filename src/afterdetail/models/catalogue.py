@@ -6,69 +6,27 @@ A catalogue is data. Nothing here opens a weights file or the network; see
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
 from afterdetail.errors import InvalidInput, UnknownName
+from afterdetail.models.entries import Entry
+from afterdetail.models.entries import Kind as Kind
+from afterdetail.models.entries import Outline as Outline
 from afterdetail.options import Base
 from afterdetail.types import Size
 
 BUILT_IN = Path(__file__).with_name("models.toml")
 HOSTED_PREFIX = "octoai:"
 """Names of the hosted endpoint's own models began with this; it is ignored."""
-NAME = re.compile(r"[^\W_][\w .+()-]{0,99}")
-"""No separators of paths or lists, nothing that starts like an option or a hidden file."""
-PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-
-
-class Kind(StrEnum):
-    BASE = "base"
-    CHECKPOINT = "checkpoint"
-    REFINER = "refiner"
-    VAE = "vae"
-    LORA = "lora"
-    EMBEDDING = "embedding"
-    DETECTOR = "detector"
-
-    @property
-    def field(self) -> str:
-        """The request field to blame when such a model is missing."""
-        return FIELDS[self]
-
-
-FIELDS = {
-    Kind.BASE: "inpainting_base_model",
-    Kind.CHECKPOINT: "checkpoint",
-    Kind.REFINER: "use_refiner",
-    Kind.VAE: "inpainting_base_model",
-    Kind.LORA: "loras",
-    Kind.EMBEDDING: "prompt",
-    Kind.DETECTOR: "detector",
-}
-
-
-class Outline(StrEnum):
-    """What of a detected object is repainted."""
-
-    BOX = "box"
-    SEGMENTATION = "segmentation"
+ALONG = {"tiny": "tiny-xl"}
+"""Built-in bases that another one brings along, unless one of their kind is named too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +77,14 @@ class ModelSpec:
     trigger_words: tuple[str, ...] = ()
     clip_skip: int = 0
     """Of bases and checkpoints: layers of the text encoders left out at their end."""
+    of: str | None = None
+    """Of refiners and LoRAs: the base or checkpoint that they were made for; None: any."""
     vae: ModelSpec | None = None
     """Of bases, checkpoints and refiners: the autoencoder that takes the place of their own."""
+
+    def suits(self, model: ModelSpec) -> bool:
+        """Whether a refiner or LoRA goes with a base or checkpoint."""
+        return self.base is model.base and self.of in (None, model.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +115,11 @@ class Catalogue:
 
     def bases(self) -> dict[Base, ModelSpec]:
         """What is served: the base model of each base, the first where there are several."""
-        served = [spec for spec in self.models if spec.kind is Kind.BASE]
-        return {spec.base: spec for spec in reversed(served) if spec.base is not None}
+        served: dict[Base, ModelSpec] = {}
+        for spec in self.models:
+            if spec.kind is Kind.BASE and spec.base is not None:
+                served.setdefault(spec.base, spec)
+        return served
 
 
 @cache
@@ -167,7 +134,7 @@ def load_catalogue(models: str | Path) -> Catalogue:
     Args:
         models: the path of a ``.toml`` file: its entries and the built-in detectors, every ``base``
             entry served; or names of built-in bases separated by commas (``"sd15,sdxl"``): the
-            built-in catalogue with just these served.
+            built-in catalogue with just these served. ``"tiny"`` stands for both embedded bases.
 
     Raises:
         InvalidInput: the file cannot be read or an entry is wrong: file, entry and key are named.
@@ -180,76 +147,24 @@ def load_catalogue(models: str | Path) -> Catalogue:
         rest = (spec for spec in builtin.models if spec.kind is Kind.DETECTOR)
         catalogue = Catalogue(own + tuple(spec for spec in rest if spec.name not in names))
     else:
-        wanted = [name.strip() for name in str(models).split(",")]
-        served = {builtin.find(Kind.BASE, name, field="models") for name in wanted}
+        served = _served(builtin, [name.strip() for name in str(models).split(",")])
         catalogue = Catalogue(
-            tuple(s for s in builtin.models if s.kind is not Kind.BASE or s in served)
+            tuple(
+                spec
+                for spec in builtin.models
+                if (spec.name if spec.kind is Kind.BASE else spec.of) in {None, *served}
+            )
         )
     _check_one_per_base(catalogue, str(models))
     return catalogue
 
 
-def parse_size(text: str) -> Size:
-    """``"640x1536"`` is 640 wide and 1536 high; ValueError for anything else."""
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if not match:
-        raise ValueError(f"{text!r} is not a size like '512x768' (width x height)")
-    return int(match[1]), int(match[2])
-
-
-def _sizes(value: Any) -> Any:
-    return [parse_size(str(item)) for item in value] if isinstance(value, list) else value
-
-
-def _name(value: Any) -> Any:
-    if isinstance(value, str) and not NAME.fullmatch(value):
-        raise ValueError(
-            "a name begins with a letter or digit and has letters, digits, spaces and . _ + ( ) -"
-        )
-    return value
-
-
-class _Entry(BaseModel):
-    """One ``[[model]]`` table as it is written."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[StrictStr, BeforeValidator(_name)]
-    kind: Kind
-    base: Base | None = None
-    package: StrictStr | None = None
-    hub: Annotated[StrictStr, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    file: StrictStr | None = None
-    revision: StrictStr | None = None
-    path: StrictStr | None = None
-    sha256: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    licence: StrictStr = "unknown"
-    sizes: Annotated[tuple[Size, ...], BeforeValidator(_sizes)] = ()
-    label: StrictStr = ""
-    classes: tuple[StrictStr | StrictInt, ...] = ()
-    outline: Outline = Outline.BOX
-    trigger_words: tuple[StrictStr, ...] = ()
-    clip_skip: Annotated[StrictInt, Field(ge=0, le=10)] = 0
-    vae: StrictStr | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.base is None) != (self.kind is Kind.DETECTOR):
-            word = "no base" if self.kind is Kind.DETECTOR else "a base, sd15 or sdxl"
-            raise ValueError(f"a {self.kind} has {word}")
-        weights = self.file or self.path or ""
-        if self.kind is not Kind.DETECTOR and weights.lower().endswith(PICKLED):
-            raise ValueError(f"{weights}: diffusion weights must be .safetensors, never a pickle")
-        inside = [
-            part for place in (self.package, self.hub and self.file) for part in _parts(place)
-        ]
-        if ".." in inside:
-            raise ValueError("a path inside a repository or the package has no '..'")
-        return self
-
-
-def _parts(place: str | None) -> list[str]:
-    return re.split(r"[/\\]", place or "")
+def _served(builtin: Catalogue, names: Iterable[str]) -> set[str]:
+    """The bases of these names, and those that they bring along."""
+    named = [builtin.find(Kind.BASE, name, field="models") for name in names]
+    taken = {spec.base for spec in named}
+    along = [builtin.find(Kind.BASE, ALONG[spec.name]) for spec in named if spec.name in ALONG]
+    return {spec.name for spec in named} | {s.name for s in along if s.base not in taken}
 
 
 def _read(file: Path) -> tuple[ModelSpec, ...]:
@@ -272,13 +187,26 @@ def _read(file: Path) -> tuple[ModelSpec, ...]:
     for name, count in Counter(spec.name for spec in specs).items():
         if count > 1:
             raise _wrong(f"{file}: model {name!r}: name: {count} entries have it")
+    for spec in specs:
+        _check_of(file, spec, specs)
     return specs
+
+
+def _check_of(file: Path, spec: ModelSpec, own: tuple[ModelSpec, ...]) -> None:
+    """What an entry is made for stands in the same file."""
+    models = [s for s in own if s.kind in (Kind.BASE, Kind.CHECKPOINT) and s.base is spec.base]
+    if spec.of is not None and spec.of not in {model.name for model in models}:
+        names = ", ".join(model.name for model in models)
+        raise _wrong(
+            f"{file}: model {spec.name!r}: of: no base or checkpoint {spec.of!r} of {spec.base};"
+            f" known: {names or 'none'}"
+        )
 
 
 def _spec(file: Path, number: int, table: object) -> ModelSpec:
     name = table.get("name", f"number {number}") if isinstance(table, dict) else f"number {number}"
     try:
-        entry = _Entry.model_validate(table)
+        entry = Entry.model_validate(table)
         source = _source(entry, file.parent)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -300,6 +228,7 @@ def _spec(file: Path, number: int, table: object) -> ModelSpec:
         outline=entry.outline,
         trigger_words=entry.trigger_words,
         clip_skip=entry.clip_skip,
+        of=entry.of,
     )
 
 
@@ -319,7 +248,7 @@ def _with_vae(
     )
 
 
-def _source(entry: _Entry, folder: Path) -> Source:
+def _source(entry: Entry, folder: Path) -> Source:
     """The source of an entry; a ``file`` without a ``hub`` is a path of the user's."""
     path, file = entry.path, entry.file
     if entry.hub is None and path is None:
@@ -331,7 +260,7 @@ def _source(entry: _Entry, folder: Path) -> Source:
     )
 
 
-def _usual_sizes(entry: _Entry, file: Path) -> tuple[Size, ...]:
+def _usual_sizes(entry: Entry, file: Path) -> tuple[Size, ...]:
     """A base or checkpoint that names no sizes repaints at those of the built-in base."""
     if entry.kind not in (Kind.BASE, Kind.CHECKPOINT, Kind.REFINER) or file == BUILT_IN:
         return ()

@@ -58,10 +58,12 @@ def choose(options: DetailOptions, picture_size: Size, catalogue: Catalogue) -> 
         raise ModelUnavailable(
             f"{base} is not served here; served: {', '.join(served)}", field="inpainting_base_model"
         )
+    model = checkpoint or served[base]
+    _check_made_for(model, loras)
     return Choice(
-        model=checkpoint or served[base],
+        model=model,
         loras=frozenset(lora for lora in loras if lora.weight != 0),
-        refiner=_refiner(base, catalogue) if options.use_refiner else None,
+        refiner=_refiner(model, catalogue) if options.use_refiner else None,
         embeddings=_embeddings(options, base, catalogue),
     )
 
@@ -97,10 +99,11 @@ def _loras(options: DetailOptions, catalogue: Catalogue) -> tuple[LoraUse, ...]:
     )
 
 
-def _refiner(base: Base, catalogue: Catalogue) -> ModelSpec:
-    refiner = next(iter(catalogue.of(Kind.REFINER, base)), None)
+def _refiner(model: ModelSpec, catalogue: Catalogue) -> ModelSpec:
+    refiners = (s for s in catalogue.models if s.kind is Kind.REFINER and s.suits(model))
+    refiner = next(refiners, None)
     if refiner is None:
-        message = f"no refiner of {base} is served here; set use_refiner to false"
+        message = f"no refiner of {model.base} is served here; set use_refiner to false"
         raise ModelUnavailable(message, field="use_refiner")
     return refiner
 
@@ -128,5 +131,16 @@ def _check_same_base(base: Base, checkpoint: ModelSpec | None, loras: Iterable[L
             raise InvalidInput(
                 "adapter_incompatible",
                 f"LoRA {lora.spec.name!r} is of {lora.spec.base}, the request of {base}",
+                field="loras",
+            )
+
+
+def _check_made_for(model: ModelSpec, loras: Iterable[LoraUse]) -> None:
+    for lora in loras:
+        if not lora.spec.suits(model):
+            raise InvalidInput(
+                "adapter_incompatible",
+                f"LoRA {lora.spec.name!r} is made for {lora.spec.of}, the request is for"
+                f" {model.name}",
                 field="loras",
             )

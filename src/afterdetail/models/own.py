@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from afterdetail.errors import InvalidInput, UnknownName, WeightsError
-from afterdetail.models.catalogue import NAME, Catalogue, Kind, ModelSpec, load_catalogue
+from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec, load_catalogue
+from afterdetail.models.entries import NAME
 from afterdetail.models.header import read_header
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
 from afterdetail.models.store import file_sha256, is_disk_full, locate, verify
