@@ -17,7 +17,7 @@ import torch
 
 from afterdetail.config import Settings
 from afterdetail.deploy.options import ClusterOptions
-from afterdetail.deploy.ray_serve import ENVIRONMENT, NAME, application
+from afterdetail.deploy.ray_serve import ENVIRONMENT, NAME, assemble
 from afterdetail.engine.backend import EagerBackend
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.service import EngineService
@@ -104,7 +104,7 @@ def deploy(
         anonymous=True,
         **more,
     )
-    app = application(options, make) if make else application(options)
+    app = assemble(options, make) if make else assemble(options)
     serve.run(app, name=NAME, route_prefix="/")
     until = time.monotonic() + 120
     while httpx.get(f"http://127.0.0.1:{PORT}/health/ready").status_code != 200:

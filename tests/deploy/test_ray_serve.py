@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
 from afterdetail.deploy.options import ClusterOptions
@@ -56,7 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import ray
     from ray import serve
 
-    from afterdetail.deploy.ray_serve import NAME, application
+    from afterdetail.deploy.ray_serve import NAME, assemble
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -78,7 +79,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
         try:
             serve.start(http_options={"host": "127.0.0.1", "port": port})
-            serve.run(application(options), name=NAME, route_prefix="/")
+            serve.run(assemble(options), name=NAME, route_prefix="/")
             yield f"http://127.0.0.1:{port}"
         finally:
             serve.shutdown()
@@ -169,3 +170,13 @@ def test_row_31_an_engine_killed_under_load_is_no_error(client: httpx.Client) ->
 
 def is_engine(process: psutil.Process) -> bool:
     return "ServeReplica:afterdetail:Engine" in " ".join(process.cmdline())
+
+
+def test_ray_builds_the_application_of_the_config_file() -> None:
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as build
+
+    from afterdetail.deploy.ray_serve import application
+
+    config = Path(__file__).parents[2] / "deploy" / "ray-serve.yaml"
+    (described,) = yaml.safe_load(config.read_text(encoding="utf-8"))["applications"]
+    assert build(application, described["args"])._bound_deployment.name == "Ingress"

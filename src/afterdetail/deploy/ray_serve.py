@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -105,8 +105,13 @@ def sender(engine: Any) -> Send:
     return send
 
 
-def application(options: ClusterOptions, make: MakeStudio = studio_of) -> Any:
-    """The application of these options, for ``serve.run`` and for config files.
+def application(args: Mapping[str, Any]) -> Any:
+    """What a config file imports: Ray wants a function of its ``args`` and nothing else."""
+    return assemble(ClusterOptions(**args))
+
+
+def assemble(options: ClusterOptions, make: MakeStudio = studio_of) -> Any:
+    """The application of these options, for ``serve.run``.
 
     Args:
         make: what makes an engine's studio.
@@ -180,7 +185,7 @@ def run(address: str, host: str, port: int, options: ClusterOptions) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         serve.start(http_options={"host": host, "port": port, "location": "EveryNode"})
-        serve.run(application(_suited(options, host)), name=NAME, route_prefix="/")
+        serve.run(assemble(_suited(options, host)), name=NAME, route_prefix="/")
         sys.stderr.write(f"afterdetail serves from a cluster at http://{host}:{port}\n")
         signal.pause()
     serve.delete(NAME)
