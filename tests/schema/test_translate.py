@@ -20,7 +20,7 @@ from afterdetail.schema.translate import (
 )
 from afterdetail.types import Size
 
-TINY = load_catalogue("tiny")
+ONLY_SD15 = load_catalogue("sd15")
 BYTES = bytes(range(256))
 TEXT = base64.b64encode(BYTES).decode()
 MINIMAL = b'{"detector": "face_full_mediapipe", "init_image": "AA"}'
@@ -167,7 +167,7 @@ def request(**fields: object) -> AdetailerRequest:
 
 @pytest.mark.parametrize("size", [(512, 512), (384, 704), (1024, 1536)])
 def test_a_listed_size_is_resolved_with_its_base(size: Size) -> None:
-    options = resolve(request(steps=3), size, TINY, any_size=False)
+    options = resolve(request(steps=3), size, ONLY_SD15, any_size=False)
     assert options.inpainting_base_model is Base.SD15
     assert options.steps == 3
     assert not hasattr(options, "init_image")
@@ -176,15 +176,15 @@ def test_a_listed_size_is_resolved_with_its_base(size: Size) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (500, 500), (704, 512), (640, 1536)])
 def test_an_unlisted_size_is_answered_with_the_list(size: Size) -> None:
     with pytest.raises(InvalidInput, match="384x704, 448x576, 512x512") as caught:
-        resolve(request(), size, TINY, any_size=False)
+        resolve(request(), size, ONLY_SD15, any_size=False)
     assert (caught.value.code, caught.value.field) == ("image_dimensions", "init_image")
-    assert resolve(request(), size, TINY, any_size=True).inpainting_base_model is Base.SD15
+    assert resolve(request(), size, ONLY_SD15, any_size=True).inpainting_base_model is Base.SD15
 
 
 def test_the_size_is_told_of_the_field_that_was_sent() -> None:
     by_url = request(init_image=None, init_image_url="https://example.org/a.png")
     with pytest.raises(InvalidInput) as caught:
-        resolve(by_url, (5, 5), TINY, any_size=False)
+        resolve(by_url, (5, 5), ONLY_SD15, any_size=False)
     assert caught.value.field == "init_image_url"
 
 
