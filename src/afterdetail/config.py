@@ -198,6 +198,10 @@ class Settings(BaseSettings):
     allow_private_urls: bool = False
     """Fetch from private and loopback addresses too. Only where every client is trusted."""
 
+    def hung_after_on(self, device_type: str) -> float:
+        """Seconds of one engine step after which the engine counts as hung."""
+        return self.hung_after or (300.0 if device_type == "cpu" else 8.0)
+
     def all_tokens(self) -> tuple[Token, ...]:
         """Those of the environment and those of the file.
 

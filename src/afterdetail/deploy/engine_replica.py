@@ -69,7 +69,7 @@ class EngineReplica:
         self._studio.load(catalogue)
         self._hold = holder(options.models_per_engine)
         self._unannounced = [spec.name for spec in catalogue.bases().values()]
-        patience = settings.hung_after or (300.0 if self._studio.device.type == "cpu" else 8.0)
+        patience = settings.hung_after_on(self._studio.device.type)
         watching = partial(watch, self._studio, patience)
         threading.Thread(target=watching, name="watchdog", daemon=True).start()
 

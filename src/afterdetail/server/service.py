@@ -116,7 +116,7 @@ class Service:
         if not engine.alive:
             failure = engine.failure or EngineStopped("the engine has stopped")
             raise failure.with_traceback(None)  # or each raise would add to it
-        if engine.seconds_since_tick > self.hung_after:
+        if engine.seconds_since_tick > self.settings.hung_after_on(self.loaded().device.type):
             raise EngineStopped("the engine hangs")
 
     @property
@@ -125,11 +125,6 @@ class Service:
         if not self.detailer.done() or self.detailer.exception() is not None:
             return False
         return isinstance(self.detailer.result().engine.failure, DeviceLost)
-
-    @property
-    def hung_after(self) -> float:
-        on_processor = self.loaded().device.type == "cpu"
-        return self.settings.hung_after or (300.0 if on_processor else 8.0)
 
     def loaded(self) -> Detailer:
         """
