@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from afterdetail import Detailer, regions
 from afterdetail.images import from_any, to_pil
+from afterdetail.options import Base
 from afterdetail.results import DryRun
 from afterdetail.types import Picture, PixelBox
 from afterdetail.ui.drawing import sketch
@@ -86,7 +87,7 @@ def _save_padding(detailer: Detailer, picture: Picture) -> None:
     """What the model sees of the picture: the box of the mask and its context."""
     values = (0, 16, 32, 64, 128)
     (mask,) = detailer.dry_run(PHOTO).masks
-    (spec,) = detailer.catalogue.bases().values()
+    spec = detailer.catalogue.bases()[Base.SD15]
     seen = [
         to_pil(picture).crop(regions.plan(mask.box, picture.size, value, spec.sizes).context)
         for value in values

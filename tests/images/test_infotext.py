@@ -56,7 +56,10 @@ def test_folders_are_nobody_s_business() -> None:
 
 
 def test_options_are_read_back() -> None:
-    given = [{"prompt": "ü", "seed": [1, 2], "loras": {"x": 0.5}, "sampler": "LCM"}, {"seed": 3}]
+    given: list[dict[str, object]] = [
+        {"prompt": "ü", "seed": [1, 2], "loras": {"x": 0.5}, "sampler": "LCM"},
+        {"seed": 3},
+    ]
     stages = [parse_options(options) for options in given]
     metadata = told(Metadata(), stages, "tiny", (8, 8))
     assert [parse_options(options) for options in stages_in(metadata)] == stages
