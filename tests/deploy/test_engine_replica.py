@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from afterdetail.deploy import engine_replica
 from afterdetail.deploy.engine_replica import EngineReplica, watch
 from afterdetail.deploy.options import ClusterOptions
 from afterdetail.deploy.wire import Call, News
-from afterdetail.errors import DeadlineExceeded, ModelUnavailable
+from afterdetail.errors import DeadlineExceeded, EngineStopped, ModelUnavailable
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Source
 from afterdetail.studio import LocalStudio, Order, make_studio
@@ -96,15 +96,25 @@ def test_whoever_leaves_takes_the_jobs_along(
     assert studio.stats.jobs == 0
 
 
-@pytest.mark.parametrize(("alive", "seconds"), [(False, 0.0), (True, 9.0)])
-def test_the_watchdog_ends_a_process_that_does_nothing(
-    alive: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        seconds_since_tick = seconds
+@dataclass
+class Watched:
+    alive: bool
+    seconds_since_tick: float = 0.0
+    failure: EngineStopped | None = None
 
-    Broken.alive = alive  # type: ignore[attr-defined]
+
+@pytest.mark.parametrize(
+    ("studio", "ends"),
+    [
+        (Watched(alive=False), False),  # it was closed
+        (Watched(alive=False, failure=EngineStopped("a bug")), True),
+        (Watched(alive=True, seconds_since_tick=9.0), True),
+    ],
+)
+def test_the_watchdog_ends_a_process_that_does_nothing(
+    studio: Watched, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = threading.Event()
     monkeypatch.setattr("os._exit", lambda _: ended.set())
-    watch(Broken(), patience=8)  # type: ignore[arg-type]
-    assert ended.is_set()
+    watch(studio, patience=8)  # type: ignore[arg-type]
+    assert ended.is_set() == ends

@@ -161,8 +161,13 @@ def outcome_of(ticket: Ticket) -> RGB | AfterdetailError:
 
 
 def watch(studio: LocalStudio, patience: float) -> None:
-    """End the process once the studio's engine has died, or one step of it takes too long."""
+    """End the process once the studio's engine has died, or one step of it takes too long.
+
+    A studio that was closed is watched no more.
+    """
     while studio.alive and studio.seconds_since_tick <= patience:
         time.sleep(WATCH)
+    if not studio.alive and studio.failure is None:
+        return
     log.critical("the engine %s: this process ends", "hangs" if studio.alive else "has died")
     os._exit(1)
