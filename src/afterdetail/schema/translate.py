@@ -54,6 +54,16 @@ class Incoming:
     ignored: tuple[str, ...]
     picture: bytes | None
 
+    @property
+    def address(self) -> str | None:
+        """Where the picture is to be fetched from."""
+        return self.request.init_image_url
+
+    @property
+    def image_field(self) -> str:
+        """The field that the picture is in, or its address."""
+        return self.request.image_field
+
 
 def parse_request(body: bytes, *, any_detector: bool = False) -> Incoming:
     """Read a JSON body, base64 included.

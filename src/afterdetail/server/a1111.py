@@ -33,7 +33,7 @@ from afterdetail.schema.translate import json_object
 from afterdetail.schema.v1 import report
 from afterdetail.server.admission import Permit
 from afterdetail.server.answers import as_base64
-from afterdetail.server.calls import WORK_OF_LOOKING, Effort, work_on
+from afterdetail.server.calls import WORK_OF_LOOKING, Effort
 from afterdetail.server.errors import problem
 from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import Withheld
@@ -77,7 +77,7 @@ class WebUI:
             result = self.service.loaded().run(scaled, call.stages, lifetime)
             return result, _answer(call, result)
 
-        result, response = await work_on(self.service, call, permit, lifetime, work)
+        result, response = await self.service.work_on(call, permit, lifetime, work)
         if call.stages:
             self.service.learn(result, permit)
         return response

@@ -1,18 +1,15 @@
-"""What requests that are not the contract's have in common: their work, and the picture of it."""
+"""What requests of all doors have in common: how much work they are, and where their picture is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from afterdetail.lifetime import Lifetime
-from afterdetail.server.admission import Permit
-from afterdetail.server.service import Service, decode
+from afterdetail import images
+from afterdetail.errors import InvalidInput
 from afterdetail.stages import Stage
 from afterdetail.types import Picture
-
-T = TypeVar("T")
 
 WORK_OF_LOOKING = 1.0
 """Row-steps that a detector is counted as: none of the engine's, but it takes its time, too."""
@@ -55,18 +52,9 @@ class Source(Protocol):
     def image_field(self) -> str: ...
 
 
-async def work_on(
-    service: Service,
-    source: Source,
-    permit: Permit,
-    lifetime: Lifetime,
-    work: Callable[[Picture], T],
-) -> T:
-    """Fetch the picture, wait for a turn, decode and work in a thread."""
-    data = await service.picture(source.picture, source.address, permit)
-
-    def in_a_thread() -> T:
-        lifetime.check()
-        return work(decode(data, service.settings.max_pixels, field=source.image_field))
-
-    return await service.take_turn(permit, lifetime, in_a_thread)
+def decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
+    try:
+        return images.decode(data, max_pixels=max_pixels)
+    except InvalidInput as error:
+        error.field = field
+        raise

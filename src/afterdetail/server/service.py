@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from afterdetail import images
 from afterdetail.config import Settings
 from afterdetail.engine.stats import EngineStats
 from afterdetail.errors import (
@@ -21,7 +20,6 @@ from afterdetail.errors import (
     DeadlineExceeded,
     DeviceLost,
     EngineStopped,
-    InvalidInput,
     Loading,
 )
 from afterdetail.lifetime import Lifetime
@@ -31,6 +29,7 @@ from afterdetail.schema.translate import Incoming, parse_request, resolve
 from afterdetail.server.admission import Admission, Limits, Permit
 from afterdetail.server.answers import header_list, to_response
 from afterdetail.server.body import check_headers, read_body
+from afterdetail.server.calls import Source, decode
 from afterdetail.server.door import Door
 from afterdetail.server.fetch import Fetcher
 from afterdetail.server.metrics import Metrics
@@ -244,21 +243,38 @@ class Service:
         lifetime: Lifetime,
         begun: Callable[[], Awaitable[None]] | None,
     ) -> Response:
-        data = await self.picture(incoming.picture, incoming.request.init_image_url, permit)
-        work = partial(self._detail, incoming, data, lifetime)
-        result, response = await self.take_turn(permit, lifetime, work, begun)
+        work = partial(self._detail, incoming, lifetime)
+        result, response = await self.work_on(incoming, permit, lifetime, work, begun)
         self.learn(result, permit)
         return response
 
-    async def picture(self, sent: bytes | None, address: str | None, permit: Permit) -> bytes:
-        """A request's picture: what it has sent, or what is at the address it names.
+    async def work_on(
+        self,
+        source: Source,
+        permit: Permit,
+        lifetime: Lifetime,
+        work: Callable[[Picture], T],
+        begun: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
+        """Fetch the picture, wait for a turn, decode and work in a thread.
 
-        What is fetched takes room as a body does: all that it may be until it is there.
+        Args:
+            lifetime, begun: as for :meth:`take_turn`.
         """
-        if sent is not None:
-            return sent
+        data = await self._picture(source, permit)
+
+        def in_a_thread() -> T:
+            lifetime.check()
+            return work(decode(data, self.settings.max_pixels, field=source.image_field))
+
+        return await self.take_turn(permit, lifetime, in_a_thread, begun)
+
+    async def _picture(self, source: Source, permit: Permit) -> bytes:
+        """What is fetched takes room as a body does: all that it may be until it is there."""
+        if source.picture is not None:
+            return source.picture
         permit.size += self.settings.max_url_bytes
-        data = await self.fetcher.fetch(address or "")
+        data = await self.fetcher.fetch(source.address or "")
         permit.size += len(data) - self.settings.max_url_bytes
         return data
 
@@ -293,13 +309,10 @@ class Service:
             self.traces.saw_result(result, permit.began)
 
     def _detail(
-        self, incoming: Incoming, data: bytes, lifetime: Lifetime
+        self, incoming: Incoming, lifetime: Lifetime, picture: Picture
     ) -> tuple[DetailResult, Response]:
-        """The part that blocks: decode, detail, encode."""
-        lifetime.check()
-        request = incoming.request
-        detailer = self.loaded()
-        picture = decode(data, self.settings.max_pixels, field=request.image_field)
+        """The part that blocks: detail, encode."""
+        request, detailer = incoming.request, self.loaded()
         options = resolve(
             request,
             picture.size,
@@ -336,11 +349,3 @@ def model_stats(detailer: Future[Detailer]) -> PoolStats:
     if not detailer.done() or detailer.exception() is not None:
         return PoolStats()
     return detailer.result().model_stats
-
-
-def decode(data: bytes, max_pixels: int, *, field: str) -> Picture:
-    try:
-        return images.decode(data, max_pixels=max_pixels)
-    except InvalidInput as error:
-        error.field = field
-        raise

@@ -27,7 +27,7 @@ from afterdetail.schema.v1 import (
 from afterdetail.server import multipart
 from afterdetail.server.admission import Permit
 from afterdetail.server.body import media_type
-from afterdetail.server.calls import WORK_OF_LOOKING, Effort, work_on
+from afterdetail.server.calls import WORK_OF_LOOKING, Effort
 from afterdetail.server.service import Service
 from afterdetail.server.v1_answers import EVENTS, JSON, detailed, seen, wanted
 from afterdetail.server.v1_stream import EventStream, events
@@ -77,7 +77,7 @@ class Doors:
             dry = self.service.loaded().look(picture, call.stages, lifetime)
             return seen(call, dry, answer)
 
-        return await work_on(self.service, call, permit, lifetime, work)
+        return await self.service.work_on(call, permit, lifetime, work)
 
     async def _detail(
         self,
@@ -91,7 +91,7 @@ class Doors:
             result = self.service.loaded().run(picture, call.stages, lifetime, listener)
             return result, detailed(call, result, answer)
 
-        result, response = await work_on(self.service, call, permit, lifetime, work)
+        result, response = await self.service.work_on(call, permit, lifetime, work)
         self.service.learn(result, permit)
         return response
 
