@@ -8,7 +8,6 @@ steer. It learns from sharp and degraded crops alike and is written next to the 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from training.autoencoder import as_tensor
 from training.crops import CROPS, crop_seeds
-from training.loop import Plan, Run
+from training.loop import Plan, Run, options, prepare
 from training.portraits import Portrait, read_portraits
 
 WEIGHTS = Path(__file__).parents[1] / "benchmarks" / "attributes.safetensors"
@@ -175,14 +174,9 @@ class Crops:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = options(__doc__, steps=1500, batch=32)
     parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
+    given = prepare(parser)
     portraits = read_portraits(given.portraits)
     crops, held = (Crops(CROPS, portraits, name) for name in ("train", "held"))
     net = AttributeNet()

@@ -9,7 +9,6 @@ step can start beside this one; the decoder begins as the code's best inverse an
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.nn import functional
 from afterdetail.types import RGB
 from training.crops import CROPS
 from training.linear_code import sample, start_linear
-from training.loop import Plan, Run, join_workers
+from training.loop import Plan, Run, options, prepare
 
 CHECKPOINT = Path("build/training/autoencoder.pt")
 POSTERIOR_STD = 0.011
@@ -166,16 +165,9 @@ def decoder_loss(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--rate", type=float, default=3e-4)
-    parser.add_argument("--batch", type=int, default=4, help="pictures per worker")
+    parser = options(__doc__, steps=2500, batch=4, rate=3e-4)
     parser.add_argument("--window", type=int, default=96)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
-    join_workers()
+    given = prepare(parser)
     vae = begin(Shape(), CROPS, CHECKPOINT.exists()).to(memory_format=torch.channels_last)
     run = Run(vae, Plan(given.steps, given.rate), CHECKPOINT, given.seed)
     batches = Batches(CROPS, given.batch, given.window)

@@ -11,7 +11,6 @@ far as their tensors fit. With an accelerator, ``--device cuda --batch 256``.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from training.autoencoder import as_tensor, load_autoencoder, recolour
 from training.crops import CROPS, SIZE
 from training.linear_code import linear_encoder
-from training.loop import Plan, Run, join_workers
+from training.loop import Plan, Run, options, prepare
 
 CHECKPOINT = Path("build/training/denoiser.pt")
 TOKENIZER = Path(str(files("afterdetail"))) / "models" / "tiny" / "tokenizer"
@@ -270,17 +269,9 @@ def _rows(levels: Tensor, like: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = options(__doc__, steps=4000, batch=16, rate=1e-3, device=True)
     parser.add_argument("--initial", type=Path, help="model in the diffusers layout")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--batch", type=int, default=16, help="crops per worker")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
-    join_workers()
+    given = prepare(parser)
     batches = Batches(CROPS, given.batch, device=given.device)
     vocabulary = int(batches.tokens.max()) + 1
     model = Denoiser(vocabulary, latents=4)

@@ -1,7 +1,8 @@
-"""What every training run shares: workers, schedule, averaged weights, checkpoints, progress."""
+"""What every training run shares: options, workers, schedule, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -38,6 +39,35 @@ class Plan:
         falling = max(1, round(self.steps * self.decay))
         left = min(1.0, max(0.0, (self.steps - step) / falling))
         return self.rate * min(1.0, (step + 1) / self.warmup) * (1 - math.cos(math.pi * left)) / 2
+
+
+def options(
+    doc: str | None, *, steps: int, batch: int, rate: float | None = None, device: bool = False
+) -> argparse.ArgumentParser:
+    """What every run can be told; a run's own options are added to it.
+
+    Args:
+        doc: of the module; its first line is shown.
+        rate: None: the run's rate is its own affair.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else None)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch, help="per worker")
+    parser.add_argument("--seed", type=int, default=0)
+    if rate is not None:
+        parser.add_argument("--rate", type=float, default=rate)
+    if device:
+        parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def prepare(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line and make this process ready: one thread, its seed, its worker."""
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(given.seed)
+    join_workers()
+    return given
 
 
 def join_workers() -> int:

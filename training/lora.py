@@ -10,7 +10,6 @@ diffusers, fp16, to ``build/training/MODEL-NAME.safetensors``.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 from training.captions import phrases
 from training.crops import CROPS, SIZE
 from training.denoiser import Batches, Denoiser, DenoiserLoss, load_denoiser
-from training.loop import Plan, Run
+from training.loop import Plan, Run, options, prepare
 from training.xl import (
     BLOTS,
     PromptBatches,
@@ -108,17 +107,11 @@ def lora_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = options(__doc__, steps=200, batch=4, rate=2e-3)
     parser.add_argument("--model", choices=("tiny", "tiny-xl"), default="tiny")
     parser.add_argument("--name", default="tan")
     parser.add_argument("--phrases", nargs="+", default=["brown skin", "dark skin"])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
+    given = prepare(parser)
     batches = AttributeBatches(CROPS, given.batch, given.phrases)
     learner = adapted(load_xl() if given.model == "tiny-xl" else load_denoiser())
     name, first = f"{given.model}-{given.name}", FOLDER / f"tiny-{given.name}.pt"

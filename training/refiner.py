@@ -9,7 +9,6 @@ middle of the UNet are left out.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from transformers import CLIPTextModelWithProjection
 
 from training.crops import CROPS, SIZE
 from training.denoiser import WIDTH
-from training.loop import Plan, Run, join_workers
+from training.loop import Plan, Run, options, prepare
 from training.tower import load_tower
 from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl
 
@@ -118,16 +117,7 @@ def load_refiner(checkpoint: Path = CHECKPOINT) -> XLDenoiser:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--batch", type=int, default=16, help="crops per worker")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
-    join_workers()
+    given = prepare(options(__doc__, steps=300, batch=16, rate=5e-4, device=True))
     batches = ScoredBatches(CROPS, given.batch, device=given.device)
     model: nn.Module = new_refiner(load_xl().unet, load_tower())
     model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,7 +10,6 @@ vector of the empty text is zero: without a prompt nothing is steered.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from training.attributes import CHOICES, MEASURES, labels, loss_of
 from training.captions import shortened
 from training.denoiser import TOKENIZER, WIDTH, empty_tokens, text_config
-from training.loop import Plan, Run
+from training.loop import Plan, Run, options, prepare
 from training.portraits import Portrait, read_portraits
 
 CHECKPOINT = Path("build/training/tower.pt")
@@ -75,14 +74,9 @@ def load_tower(checkpoint: Path = CHECKPOINT) -> CLIPTextModelWithProjection:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = options(__doc__, steps=600, batch=64)
     parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
+    given = prepare(parser)
     portraits = [portrait for portrait in read_portraits(given.portraits) if not portrait.held_out]
     captions = Captions(portraits, given.batch)
     tower = Tower(vocabulary=max(empty_tokens()[0].tolist()) + 1)

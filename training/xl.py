@@ -11,7 +11,6 @@ trained, on captions that name some of what is to be seen, and of which some con
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from training.denoiser import (
     load_denoiser,
     text_config,
 )
-from training.loop import Plan, Run, join_workers
+from training.loop import Plan, Run, options, prepare
 from training.tower import load_tower
 
 CHECKPOINT = Path("build/training/xl.pt")
@@ -288,17 +287,9 @@ def listens(name: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--batch", type=int, default=8, help="crops per worker")
+    parser = options(__doc__, steps=300, batch=8, rate=2e-3, device=True)
     parser.add_argument("--all", action="store_true", help="train every layer")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
-    join_workers()
+    given = prepare(parser)
     batches = XLBatches(CROPS, given.batch, device=given.device)
     model = new_xl()
     model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
