@@ -159,11 +159,9 @@ class Batches:
         lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
         self.faces = torch.stack([inside(record["face"]) for record in records])
-        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+        self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
         self.captions = [*(record["caption"] for record in records), ""]
-        self.tokens: Tensor = tokenizer(
-            self.captions, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
+        self.tokens = self.tokenize(self.captions)
         self.rows = torch.arange(len(records))
         self.encode = linear_encoder(load_autoencoder().to(device))
         self.size, self.device = size, device
@@ -177,9 +175,8 @@ class Batches:
         for row in other.nonzero()[:, 0].tolist():
             both = recolour(torch.cat([kind[row] for kind in pair], 1).cpu(), generator)
             pair[0][row], pair[1][row] = torch.split(both.to(self.device), SIZE, 1)
-        mirror = mirrored[:, None, None, None].to(self.device)
         sharp, soft, faces = (
-            torch.where(mirror, part.flip(-1), part)
+            torch.where(per_row(mirrored, part), part.flip(-1), part)
             for part in (*pair, self.faces[chosen].to(self.device))
         )
         rows = torch.where(silent, torch.full_like(chosen, -1), chosen)
@@ -189,6 +186,13 @@ class Batches:
     def read(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """The tokens of crops; -1 stands for no caption."""
         return self.tokens[rows]
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """``(B, 77)``."""
+        tokens: Tensor = self.tokenizer(
+            texts, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        return tokens
 
 
 def inside(face: dict[str, float]) -> Tensor:
@@ -227,8 +231,8 @@ class DenoiserLoss:
         steps = (share * begin.clamp_max(self.below)).long()
         steps[rest:] = (share[rest:] * self.below).long()
         noise = torch.randn(batch.sharp.shape, generator=generator).to(batch.sharp)
-        alpha, sigma = (_rows(levels[steps], noise) for levels in (self.alpha, self.sigma))
-        first = _rows((self.sigma / self.alpha)[begin], noise)
+        alpha, sigma = (per_row(levels[steps], noise) for levels in (self.alpha, self.sigma))
+        first = per_row((self.sigma / self.alpha)[begin], noise)
         error = batch.soft - batch.sharp
         error[rest:] = 0
         inside, counted = self._regions(batch, rest, generator)
@@ -263,9 +267,9 @@ class DenoiserLoss:
         return inside, counted
 
 
-def _rows(levels: Tensor, like: Tensor) -> Tensor:
-    """One number per row of ``like``, which has four dimensions."""
-    return levels[:, None, None, None].to(like)
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """Values ``(B,)`` as ``(B, 1, 1, 1)``, where ``like`` is."""
+    return values[:, None, None, None].to(like.device)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ middle of the UNet are left out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
 from training.crops import CROPS, SIZE
-from training.denoiser import WIDTH
+from training.denoiser import WIDTH, per_row
 from training.loop import Plan, Run, options, prepare
 from training.tower import load_tower
 from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl
@@ -92,12 +93,10 @@ class ScoredBatches(XLBatches):
         batch = super().draw(generator)
         scores = 2 + (BEST_SCORE - 2) * torch.rand(self.size, generator=generator)
         scores[::2] = BEST_SCORE
-        share = (BLUR_PER_POINT * (BEST_SCORE - scores))[:, None, None, None].to(batch.sharp)
-        return TextBatch(
+        share = per_row(BLUR_PER_POINT * (BEST_SCORE - scores), batch.sharp)
+        return replace(
+            batch,
             sharp=batch.sharp + share * (batch.soft - batch.sharp),
-            soft=batch.soft,
-            face=batch.face,
-            tokens=batch.tokens,
             numbers=score_numbers(scores).to(batch.sharp),
             told=torch.ones_like(batch.told),
         )

@@ -19,12 +19,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from training.captions import shortened
 from training.crops import CROPS, SIZE
 from training.denoiser import (
-    TOKENIZER,
     WIDTH,
     Batch,
     Batches,
@@ -32,6 +31,7 @@ from training.denoiser import (
     DenoiserLoss,
     empty_tokens,
     load_denoiser,
+    per_row,
     text_config,
 )
 from training.loop import Plan, Run, options, prepare
@@ -196,16 +196,8 @@ def copy_unet(
 class PromptBatches(Batches):
     """Crops with captions that are as short as prompts."""
 
-    def __init__(self, folder: Path, size: int, device: str = "cpu") -> None:
-        super().__init__(folder, size, device=device)
-        self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-
     def read(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        texts = [shortened(self.captions[row], generator) for row in rows.tolist()]
-        tokens: Tensor = self.tokenizer(
-            texts, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        return tokens
+        return self.tokenize([shortened(self.captions[row], generator) for row in rows.tolist()])
 
 
 class XLBatches(PromptBatches):
@@ -216,7 +208,7 @@ class XLBatches(PromptBatches):
 
     def draw(self, generator: torch.Generator) -> TextBatch:
         batch = super().draw(generator)
-        silent = (batch.tokens.cpu() == empty_tokens()).all(1)
+        silent = (batch.tokens == self.tokens[-1].to(batch.tokens)).all(1).cpu()
         zeros = silent & (torch.rand(self.size, generator=generator) < 0.5)
         vague = ~silent & (torch.rand(self.size, generator=generator) < VAGUE)
         small = ~vague & (torch.rand(self.size, generator=generator) < SMALL)
@@ -225,8 +217,8 @@ class XLBatches(PromptBatches):
         lighter = torch.tensor([sum(LIGHTER[p] for p in LIGHTER if p in t) for t in texts])
         other = lightened(tinted(blotted(batch.soft, blot), generator), batch.face, lighter)
         return TextBatch(
-            sharp=torch.where(_rows(small, batch.sharp), batch.soft, batch.sharp),
-            soft=torch.where(_rows(vague, batch.soft), other, batch.soft),
+            sharp=torch.where(per_row(small, batch.sharp), batch.soft, batch.sharp),
+            soft=torch.where(per_row(vague, batch.soft), other, batch.soft),
             face=batch.face,
             tokens=batch.tokens,
             numbers=sizes(torch.where(small, SMALL_SIDE, SIZE)).to(batch.sharp),
@@ -260,17 +252,13 @@ def tinted(soft: Tensor, generator: torch.Generator) -> Tensor:
 def lightened(soft: Tensor, face: Tensor, lighter: Tensor) -> Tensor:
     """Latents ``(B, C, h, w)`` with ``lighter`` ``(B,)`` added to Y, by and by towards the face."""
     area = functional.avg_pool2d(face, 9, 1, 4)
-    luma = soft[:, :1] + area * lighter[:, None, None, None].to(soft)
+    luma = soft[:, :1] + area * per_row(lighter, soft)
     return torch.cat([luma, soft[:, 1:]], 1)
-
-
-def _rows(chosen: Tensor, like: Tensor) -> Tensor:
-    return chosen[:, None, None, None].to(like.device)
 
 
 def load_xl(checkpoint: Path = CHECKPOINT) -> XLDenoiser:
     """The averaged weights of a run."""
-    model = new_xl()
+    model = XLDenoiser(dict(load_denoiser().unet.config), load_tower())
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
     return model.eval()
 
