@@ -30,7 +30,8 @@ from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job
 from afterdetail.engine.service import EngineService
 from afterdetail.types import RGB
-from benchmarks.faces import ROOT, SIDE, SerialLoop, face_jobs, heading, mixed_requests, same, tiny
+from benchmarks.faces import ROOT, SIDE, SerialLoop, face_jobs, mixed_requests, same, tiny
+from benchmarks.heading import heading
 
 RESULTS = Path(__file__).with_name("results") / "against_diffusers.md"
 ROUNDS = 5
@@ -217,7 +218,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def report(asdff: str | None = None, threads: Sequence[int] = THREADS, rounds: int = ROUNDS) -> str:
     picture = one_picture(asdff, threads, rounds)
     requests = many_requests(threads[-1], rounds)
-    return f"""{heading("The engine against a loop of diffusers calls")}
+    packages = ("torch", "diffusers", "openvino")
+    return f"""{heading("The engine against a loop of diffusers calls", packages)}
 Model `tiny` (5.2 M parameters) at 128x128. Before timing, our pictures were found equal to
 diffusers' to 1 of 255. The sides take turns; figures are medians of {rounds} rounds, ratios medians
 of the rounds' own.

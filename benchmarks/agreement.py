@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ from afterdetail.detectors.mediapipe import MEDIAPIPE
 from afterdetail.detectors.registry import load_detector_file
 from afterdetail.types import RGB, Box, Detection, Polygon
 from benchmarks.detectors import PHOTOS, REFERENCES
+from benchmarks.heading import heading
 
 RESULTS = Path(__file__).with_name("results") / "agreement.md"
 CONFIDENCE = 0.3
@@ -276,10 +274,7 @@ def page(given: argparse.Namespace) -> str:
     photographs = pictures_in(given.photographs)
     portraits = pictures_in(given.portraits) if given.portraits else []
     lines = [
-        "# Agreement with the references",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, "
-        f"torch {version('torch')}, ai-edge-litert {version('ai-edge-litert')}. "
+        heading("Agreement with the references", ("torch", "ai-edge-litert")),
         f"`python -m benchmarks.agreement`; {len(photographs)} photographs, and pictures made of "
         "them and of portraits. Every figure is the worst over all objects.",
     ]

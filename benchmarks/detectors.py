@@ -13,16 +13,12 @@ Without a reference only our own times are taken.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +27,7 @@ from PIL import Image
 from afterdetail.detectors.base import Detector
 from afterdetail.detectors.mediapipe import MEDIAPIPE
 from afterdetail.types import RGB
+from benchmarks.heading import heading
 
 PHOTOS = Path(__file__).parents[1] / "tests" / "data" / "photos"
 REFERENCES = Path(__file__).with_name("references")
@@ -164,15 +161,8 @@ def report(pythons: Mapping[str, str | None] | None = None) -> str:
     rgb = four_faces()
     given = pythons or {}
     rows = [row(contest, rgb, given.get(contest.library.name)) for contest in CONTESTS]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     lines = [
-        "# Detectors and their references",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {os.cpu_count()} shared "
-        f"{platform.machine()} cores, Python {platform.python_version()}, {packages}.",
+        heading("Detectors and their references", PACKAGES),
         f"Milliseconds a call on a picture of 1024x1024 pixels with 4 faces, warm: the best of "
         f"{CALLS} calls, the median of {ROUNDS} such rounds, in which both sides take turns; the "
         "ratio is the median of the rounds' own, below 1 where ours is faster. References: "

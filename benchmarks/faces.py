@@ -1,16 +1,11 @@
-"""What the engine's benchmarks have in common: jobs, the serial loop of diffusers, and the page."""
+"""What the engine's benchmarks have in common: jobs and the serial loop of diffusers."""
 
 from __future__ import annotations
 
-import os
-import platform
 import random
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -136,25 +131,3 @@ def same(ours: Sequence[RGB], theirs: Sequence[RGB]) -> bool:
     """Whether the pictures are equal to rounding: 1 of 255."""
     pairs = zip(ours, theirs, strict=True)
     return all(int(np.abs(a.astype(int) - b).max()) <= 1 for a, b in pairs)
-
-
-def heading(title: str, packages: Sequence[str] = ("torch", "diffusers", "openvino")) -> str:
-    """The first lines of a page: where and when, and with what."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
-    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
-    return (
-        f"# {title}\n\n{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {os.cpu_count()} shared "
-        f"{platform.machine()} cores, Python {platform.python_version()}, {versions}.\n"
-        f"Load of the machine at the end: {os.getloadavg()[0]:.1f} (more than the cores: others "
-        "were at work).\n"
-    )
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"

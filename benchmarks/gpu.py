@@ -29,7 +29,8 @@ from afterdetail.engine.graphs import GraphBackend
 from afterdetail.engine.job import Job
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.options import Base
-from benchmarks.faces import SerialLoop, face_jobs, heading, tiny
+from benchmarks.faces import SerialLoop, face_jobs, tiny
+from benchmarks.heading import heading
 
 RESULTS = Path(__file__).with_name("results") / "gpu.md"
 ROUNDS = 5

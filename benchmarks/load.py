@@ -29,7 +29,8 @@ from afterdetail.engine.job import Job
 from afterdetail.engine.service import EngineService
 from afterdetail.types import RGB
 from benchmarks.against_diffusers import backends, engine_run, percentile
-from benchmarks.faces import SerialLoop, face_jobs, heading, tiny
+from benchmarks.faces import SerialLoop, face_jobs, tiny
+from benchmarks.heading import heading
 
 RESULTS = Path(__file__).with_name("results") / "load.md"
 STEPS = 10
@@ -186,7 +187,7 @@ def report(threads: int | None = None, arrivals: int = ARRIVALS) -> str:
     backend = backends(threads)[-1]
     engine_run(backend, face_jobs(2, tiny(), STEPS))
     parts = under_poisson(backend, arrivals), overload(backend), growth(backend)
-    return f"""{heading("The engine under load")}
+    return f"""{heading("The engine under load", ("torch", "openvino"))}
 Model `tiny` at 128x128, backend {backend.name}, {threads} threads. A request is one face:
 DPM++ 2M Karras, {STEPS} steps, strength 0.5 (5 are run), guidance 7.5.
 

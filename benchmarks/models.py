@@ -26,7 +26,7 @@ from afterdetail.models.loader import ModelPool, load_model, resident_bytes
 from afterdetail.models.lora import with_loras
 from afterdetail.models.single_file import load_single_file
 from afterdetail.options import Base
-from benchmarks.faces import heading
+from benchmarks.heading import heading
 
 LAYOUT = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "models" / "original_layout.py"))
 CPU = torch.device("cpu")

@@ -7,14 +7,10 @@ the processor time of all threads: other work on the machine disturbs single run
 from __future__ import annotations
 
 import io
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -25,6 +21,7 @@ from afterdetail import composite, images, masks, regions, waves
 from afterdetail.detectors.mediapipe import MEDIAPIPE
 from afterdetail.images import Encoding
 from afterdetail.types import RGB, Picture
+from benchmarks.heading import heading
 
 PHOTOS = Path(__file__).parents[1] / "tests" / "data" / "photos"
 SIZES = ((512, 512), (448, 576), (576, 448), (384, 704), (704, 384))
@@ -168,13 +165,8 @@ def size(result: bytes | RGB) -> str:
 
 def report() -> str:
     rgb = four_faces()
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("pillow", "opencv-python-headless", "numpy")
-    )
-    return f"""# The picture's way, without the model
-
-{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} shared {platform.machine()} cores (load average
-{os.getloadavg()[0]:.1f} as this began), Python {platform.python_version()}, {packages}.
+    packages = ("pillow", "opencv-python-headless", "numpy")
+    return f"""{heading("The picture's way, without the model", packages)}
 A photograph of 1024x1024 pixels with 4 faces, `face_full_mediapipe`, dilation, blur and padding
 as by default, regions of SD1.5's sizes. Medians of {ROUNDS} runs; the budget is {BUDGET_MS} ms.
 

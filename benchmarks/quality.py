@@ -33,6 +33,7 @@ from afterdetail import Detailer, masks
 from afterdetail.options import Sampler
 from afterdetail.types import RGB
 from benchmarks.figures import BLUR, DILATION, Case, face_crop, mean, measure, psnr
+from benchmarks.heading import heading
 
 PORTRAITS = Path(__file__).parents[2] / "shared" / "portraits"
 RESULTS = Path(__file__).with_name("results") / "quality.md"
@@ -220,8 +221,7 @@ def take(portraits: Path, count: int, models: str, settings: Sequence[Setting]) 
             rows.append(row(f"diffusers, {PLAIN}", cases, partial(crop_and_paste, folder)))
     short = "--short " if len(settings) < len(SETTINGS) else ""
     head = [
-        "# Quality of repainted faces",
-        "",
+        heading("Quality of repainted faces", ("torch", "diffusers")),
         f"{len(cases)} held-out rendered portraits, degraded, found by `{DETECTOR}` (it missed"
         f" {missed} more), repainted by `{models}` without a prompt."
         f" Taken by `python -m benchmarks.quality {short}--count {count} --models {models}`.",

@@ -10,8 +10,6 @@ machine: the client's share of the processor is part of them.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import threading
@@ -19,7 +17,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -28,6 +25,7 @@ from afterdetail import Detailer, images
 from afterdetail.options import DetailOptions
 from afterdetail.server.run import SWITCH_SECONDS
 from benchmarks.abuse import damaged_files, disconnects, made_up_requests
+from benchmarks.heading import heading
 from benchmarks.serving import Server, photograph, quantile, request, serving, table
 
 RESULTS = Path(__file__).with_name("results")
@@ -227,7 +225,6 @@ def memory_over(server: Server, minutes: float) -> str:
 
 
 def report() -> str:
-    busy = os.getloadavg()[0]
     with serving(**NO_QUEUE, RESOLUTIONS="any") as server:
         parts = {
             "One picture of 1024x1024, JPEG": overhead(server),
@@ -239,26 +236,22 @@ def report() -> str:
     with serving(**QUEUE) as server:
         title = f"Twice what it can do, {CLIENTS} clients for {LOAD_SECONDS} s"
         parts[title] = overload(server)
-    return heading("The server", busy) + "\n".join(
+    return told("The server") + "\n".join(
         f"## {title}\n\n{part}\n" for title, part in parts.items()
     )
 
 
-def heading(title: str, busy: float) -> str:
+def told(title: str) -> str:
     return (
-        f"# {title}\n\n"
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} shared {platform.machine()} cores (load "
-        f"average {busy:.1f} as this began), Python {platform.python_version()}. The embedded "
-        f"model, on the processor, {torch.get_num_threads()} torch threads; server and clients on "
-        "one machine.\n\n"
+        f"{heading(title, ('torch', 'fastapi'))}\nThe embedded model, on the processor, "
+        f"{torch.get_num_threads()} torch threads; server and clients on one machine.\n\n"
     )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The server's memory over time.")
     parser.add_argument("--minutes", type=float, default=20)
-    load = os.getloadavg()[0]
     with serving(**NO_QUEUE) as here:
-        page = heading("The server's memory", load) + memory_over(here, parser.parse_args().minutes)
+        page = told("The server's memory") + memory_over(here, parser.parse_args().minutes)
     RESULTS.joinpath("server_memory.md").write_text(page + "\n", encoding="utf-8")
     print(page)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks.heading import heading
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 5
@@ -35,14 +34,10 @@ def row(what: str, limit: str, *arguments: str) -> str:
 
 
 def report() -> str:
-    machine = f"{os.cpu_count()} shared {platform.machine()} cores"
-    versions = f"Python {platform.python_version()}, torch {version('torch')}"
     return "\n".join(
         [
-            "# Starting up",
-            "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {machine}, {versions}. Whole processes, medians of",
-            f"{ROUNDS} runs; megabytes are the largest resident size.",
+            heading("Starting up", ("torch",)),
+            f"Whole processes, medians of {ROUNDS} runs; megabytes are the largest resident size.",
             "",
             "| process | s | MB | limit |",
             "|---|---:|---:|---|",

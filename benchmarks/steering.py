@@ -26,6 +26,7 @@ from afterdetail import Detailer
 from afterdetail.options import Sampler
 from afterdetail.types import RGB
 from benchmarks.figures import BLUR, Case, face_crop
+from benchmarks.heading import heading
 from benchmarks.quality import DETECTOR, PADDING, PORTRAITS, find_cases
 
 RESULTS = Path(__file__).with_name("results") / "steering.md"
@@ -213,8 +214,7 @@ def take(portraits: Path, count: int, models: Sequence[str], few: int) -> str:
         samplers = [shown(convergence_row(last, PLAIN[0], sampler)) for sampler in tried]
     heads = [f"{wish.name}: “{wish.down}” → “{wish.up}”" for wish in WISHES]
     lines = [
-        "# Do the embedded models do what they are told?",
-        "",
+        heading("Do the embedded models do what they are told?", ("torch", "diffusers")),
         f"{count} held-out rendered portraits, degraded, repainted with DDIM, {STEPS} steps, the"
         " hair too, and judged by the classifier of attributes: means, with one prompt and with its"
         " opposite. Taken by `python -m benchmarks.steering"

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import runpy
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -37,6 +35,7 @@ from benchmarks.detectors import (
     Times,
     four_faces,
 )
+from benchmarks.heading import heading
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results") / "yolo.md"
@@ -109,11 +108,9 @@ def report(python: str | None = None) -> str:
     contests = {case: Contest(loader(case), ULTRALYTICS, case) for case in CASES}
     rows = [row(case, take_turns(contest, rgb, python)) for case, contest in contests.items()]
     lines = [
-        "# YOLOv8 and its reference",
-        "",
-        f"{os.cpu_count()} shared {platform.machine()} cores, {THREADS} thread(s) on both sides "
-        f"(as many as ultralytics takes), Python {platform.python_version()}, "
-        f"torch {version('torch')}; reference: ultralytics 8.4's `predict`. Milliseconds of "
+        heading("YOLOv8 and its reference", ("torch",)),
+        f"{THREADS} thread(s) on both sides (as many as ultralytics takes); reference: ultralytics "
+        "8.4's `predict`. Milliseconds of "
         "processor time a call on a picture of 1024x1024 pixels, input 640x640, from pixels to "
         f"boxes, warm. Both sides take turns; a round counts by the best of its {CALLS} calls; "
         f"medians over {ROUNDS} rounds, and the median of the rounds' own ratios, below 1 where "
