@@ -84,24 +84,20 @@ class EngineReplica:
         """Work on a call until all its orders have an outcome, or until it is cancelled."""
         if call.checkpoint:
             await self._hold(call.checkpoint)
-        yield News(self._report())
         deadline = None if call.seconds is None else time.monotonic() + call.seconds
         beginning = asyncio.create_task(
             asyncio.to_thread(self._begin, call, Lifetime(deadline))  # models may be loaded first
         )
-        while not (await asyncio.wait({beginning}, timeout=BEAT))[0]:
-            yield News(self._report())
         try:
-            tickets = await beginning
+            yield News(self._report())  # the call has arrived
+            while not (await asyncio.wait({beginning}, timeout=BEAT))[0]:
+                yield News(self._report())
+            async for progress, outcomes in follow(await beginning):
+                yield News(self._report(), progress, outcomes)
         except AfterdetailError as error:
             yield News(self._report(), outcomes=dict.fromkeys(range(len(call.orders)), error))
-            return
-        try:
-            async for progress, outcomes in follow(tickets):
-                yield News(self._report(), progress, outcomes)
         finally:
-            for ticket in tickets:
-                ticket.abort()
+            beginning.add_done_callback(abort_all)
 
     def _begin(self, call: Call, lifetime: Lifetime) -> list[Ticket]:
         sitting = self._studio.open({order.choice for order in call.orders}, lifetime)
@@ -151,6 +147,13 @@ async def follow(
         if progress or done or time.monotonic() - told >= BEAT:
             told = time.monotonic()
             yield progress, {index: outcome_of(tickets[index]) for index in done}
+
+
+def abort_all(begun: asyncio.Task[list[Ticket]]) -> None:
+    """Nobody waits for a call's tickets any more."""
+    if not begun.cancelled() and begun.exception() is None:
+        for ticket in begun.result():
+            ticket.abort()
 
 
 def outcome_of(ticket: Ticket) -> RGB | AfterdetailError:
