@@ -134,6 +134,32 @@ def test_missing_parts_are_named(folder: Path) -> None:
         load(folder, Base.SDXL)
 
 
+def test_a_folder_of_another_base_is_refused(sdxl: Any, tmp_path: Path) -> None:
+    folder = save(sdxl.model, tmp_path / "mine")
+    with pytest.raises(WeightsError, match="is of sdxl, the catalogue says sd15"):
+        load(folder)
+
+
+@pytest.mark.parametrize(("channels", "takes_mask"), [(4, False), (9, True)])
+def test_masks_go_in_where_the_weights_take_them(
+    make: Any, tmp_path: Path, channels: int, takes_mask: bool
+) -> None:
+    model = make("sd15-inpainting" if channels == 9 else "sd15")
+    assert load(save(model, tmp_path / "mine")).takes_mask == takes_mask
+
+
+def test_other_channels_are_refused(folder: Path) -> None:
+    """As those of InstructPix2Pix: latents and the picture to change."""
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_in.weight"] = tensors["conv_in.weight"].repeat(1, 2, 1, 1)
+    save_file(tensors, weights)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 8}))
+    with pytest.raises(WeightsError, match="its UNet takes 8 channels"):
+        load(folder)
+
+
 def test_loading_changes_nothing_for_other_threads(folder: Path) -> None:
     """transformers' own loader sets the default precision of the whole process meanwhile."""
     seen, done = set(), threading.Event()

@@ -83,6 +83,88 @@ def test_half_precision_is_widened(sd15: Any, tmp_path: Path) -> None:
     assert torch.equal(weight, sd15.model.unet.conv_in.weight.half().float())
 
 
+def plus(**extra: torch.Tensor) -> Change:
+    return lambda tensors: {**tensors, **{name.replace("__", "."): t for name, t in extra.items()}}
+
+
+def without(prefix: str) -> Change:
+    return lambda tensors: {n: t for n, t in tensors.items() if not n.startswith(prefix)}
+
+
+def renamed(old: str, new: str) -> Change:
+    return lambda tensors: {n.replace(old, new): t for n, t in tensors.items()}
+
+
+POSITIONS = torch.arange(77)[None]
+LEFT_BY_TRAINING: dict[str, tuple[str, Change]] = {
+    "averages": (
+        "sd15",
+        plus(
+            model_ema__decay=torch.tensor(0.9),
+            model_ema__diffusion_modelinput_blocks00weight=torch.ones(3),
+        ),
+    ),
+    "a schedule": ("sd15", plus(betas=torch.ones(9), alphas_cumprod=torch.ones(9))),
+    "positions": (
+        "sd15",
+        plus(cond_stage_model__transformer__text_model__embeddings__position_ids=POSITIONS),
+    ),
+    "positions cast to half": (
+        "sd15",
+        plus(cond_stage_model__transformer__text_model__embeddings__position_ids=POSITIONS.half()),
+    ),
+    "a projection": (
+        "sd15",
+        plus(cond_stage_model__transformer__text_projection__weight=torch.ones(4, 4)),
+    ),
+    "a loss": ("sd15", plus(first_stage_model__loss__logvar=torch.ones(1))),
+    "no level text_model": ("sd15", renamed("transformer.text_model.", "transformer.")),
+    "scales and sigmas": (
+        "sdxl",
+        plus(
+            denoiser__sigmas=torch.ones(9),
+            conditioner__embedders__1__model__logit_scale=torch.tensor(4.6),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_BY_TRAINING)
+def test_what_trainers_and_mergers_leave_in_files_does_not_matter(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    name, change = LEFT_BY_TRAINING[kind]
+    saved = request.getfixturevalue(name)
+    file = tmp_path / "left.safetensors"
+    save_file(change(load_file(saved.file)), file)
+    loaded = load(file, saved.model.base)
+    for part, network in saved.model.networks.items():
+        assert same(network, loaded.networks[part]), part
+
+
+def test_a_file_may_mix_precisions(sd15: Any, tmp_path: Path) -> None:
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float8_e4m3fn)
+    tensors = load_file(sd15.file)
+    mixed = {name: t.to(kinds[number % 4]) for number, (name, t) in enumerate(tensors.items())}
+    file = tmp_path / "mixed.safetensors"
+    save_file(mixed, file)
+    expected = mixed["model.diffusion_model.input_blocks.0.0.weight"].float()
+    network = load(file).unet
+    assert torch.equal(network.conv_in.weight, expected)
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
+
+
+def test_a_file_without_an_autoencoder_is_read_with_another(sd15: Any, tmp_path: Path) -> None:
+    file = tmp_path / "pruned.safetensors"
+    save_file(without("first_stage_model.")(load_file(sd15.file)), file)
+    with pytest.raises(WeightsError, match=r"no autoencoder .* names one as its vae"):
+        load(file)
+    vae = sd15.model.vae
+    loaded = load_single_file("mine", Base.SD15, file, torch.device("cpu"), torch.float32, vae)
+    assert loaded.vae is vae
+    assert same(loaded.unet, sd15.model.unet)
+
+
 @pytest.mark.parametrize(
     ("shapes", "metadata", "changes"),
     [
@@ -108,12 +190,9 @@ def test_the_schedule_is_the_one_trained_with(
     assert schedule(header) == {**SCHEDULE, **changes}
 
 
-def without(prefix: str) -> Change:
-    return lambda tensors: {n: t for n, t in tensors.items() if not n.startswith(prefix)}
-
-
-def renamed(old: str, new: str) -> Change:
-    return lambda tensors: {n.replace(old, new): t for n, t in tensors.items()}
+def widened(tensors: dict[str, Any]) -> dict[str, Any]:
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    return {**tensors, first: tensors[first].repeat(1, 2, 1, 1)}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +200,9 @@ def renamed(old: str, new: str) -> Change:
     [
         (lambda _: {"x": torch.zeros(1)}, "neither a checkpoint, a LoRA nor an embedding"),
         (without("first_stage_model."), "no autoencoder"),
+        (widened, "takes 8 channels"),
+        (plus(edm_mean=torch.ones(4)), "a noise schedule of its own"),
+        (lambda _: {"down_blocks.0.x": torch.zeros(1)}, "a UNet alone"),
         (without("cond_stage_model."), "no text encoder"),
         (renamed("cond_stage_model.transformer.", "cond_stage_model.model."), "Diffusion 2"),
         (without("model.diffusion_model.out.2"), "not laid out like a sd15 checkpoint"),

@@ -47,6 +47,11 @@ class Level:
     depth: int
 
 
+def input_channels(header: Header) -> int:
+    """Of a UNet: 4 for latents, 9 with a mask and what it leaves."""
+    return header.shapes[f"{UNET}input_blocks.0.0.weight"][1]
+
+
 def unet_config(header: Header, base: Base) -> Config:
     """Of ``UNet2DConditionModel``."""
     shapes = header.under(UNET)
@@ -57,7 +62,7 @@ def unet_config(header: Header, base: Base) -> Config:
     across = [bool(depth) for depth in depths]
     linear = base is Base.SDXL
     return {
-        "in_channels": shapes["input_blocks.0.0.weight"][1],
+        "in_channels": input_channels(header),
         "out_channels": shapes["out.2.weight"][0],
         "block_out_channels": channels,
         "layers_per_block": levels[0].resnets,

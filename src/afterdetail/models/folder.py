@@ -52,6 +52,10 @@ def load_folder(
     missing = [part for part in wanted if not (folder / part).is_dir()]
     if missing:
         raise WeightsError(f"{name}: {folder} lacks {', '.join(missing)} of {base}; fetch it again")
+    if base is Base.SD15 and (folder / "text_encoder_2").is_dir():
+        raise WeightsError(
+            f"{name}: {folder} is of sdxl, the catalogue says sd15; mend the catalogue"
+        )
     try:
         return _read(name, base, folder, Target(device, dtype), vae)
     except (WeightsError, OSError, ValueError, RuntimeError, KeyError) as error:
@@ -75,7 +79,7 @@ def _read(
             else None
         )
 
-    return DiffusionModel(
+    model = DiffusionModel(
         name=name,
         base=base,
         unet=_network(UNet2DConditionModel, folder / "unet", target),
@@ -88,6 +92,18 @@ def _read(
         device=target.device,
         dtype=target.dtype,
     )
+    _check_channels(model)
+    return model
+
+
+def _check_channels(model: DiffusionModel) -> None:
+    """Raises ValueError for a UNet made for something else, such as following instructions."""
+    given, latents = int(model.unet.config.in_channels), model.latent_channels
+    if given not in (latents, 2 * latents + 1):
+        raise ValueError(
+            f"its UNet takes {given} channels; {latents} and, for inpainting, {2 * latents + 1} are"
+            " served"
+        )
 
 
 def _network(cls: Any, part: Path, target: Target) -> Any:

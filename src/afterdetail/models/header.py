@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says it holds."""
+    """What a file says it holds, its names as :func:`todays_key` has them."""
 
     shapes: Mapping[str, Shape]
     metadata: Mapping[str, str]
@@ -45,7 +46,8 @@ def read_header(file: Path) -> Header:
         )
     try:
         with safe_open(file, framework="pt") as opened:
-            shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            names = opened.keys()  # a list: the file itself is no mapping
+            shapes = {todays_key(n): tuple(opened.get_slice(n).get_shape()) for n in names}
             return Header(shapes, opened.metadata() or {})
     except FileNotFoundError as error:
         raise WeightsError(f"no file {file}; put it there or mend the catalogue") from error
@@ -53,6 +55,18 @@ def read_header(file: Path) -> Header:
         raise WeightsError(
             f"{file} is damaged or not whole ({error}); download it again"
         ) from error
+
+
+def todays_key(name: str) -> str:
+    """The name that a checkpoint's tensor has in most files.
+
+    Some merges of SD 1.x leave out a level of CLIP; AUTOMATIC1111's web UI reads those, too.
+    """
+    return re.sub(
+        r"^(cond_stage_model\.transformer\.)(embeddings|encoder|final_layer_norm)\.",
+        r"\1text_model.\2.",
+        name,
+    )
 
 
 def count(names: Iterable[str], prefix: str) -> int:

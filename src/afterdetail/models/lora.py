@@ -27,6 +27,7 @@ from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.header import Header, read_header
 from afterdetail.models.networks import todays_name, twin
+from afterdetail.models.recognise import Unrecognised, check_adapter
 from afterdetail.models.store import locate, verify
 from afterdetail.models.tensors import read_tensors
 
@@ -35,8 +36,7 @@ Tensors = dict[str, torch.Tensor]
 NETWORKS = ("unet", "text_encoder", "text_encoder_2")
 """What a LoRA may change."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-OTHER_KINDS = {"dora_scale": "DoRA", "lora_magnitude": "DoRA", "hada_w": "LoHa", "lokr_": "LoKr"}
-"""Adapters that are more than a product of two matrices."""
+UNET_PARTS = frozenset({"down_blocks", "mid_block", "up_blocks"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,10 @@ def with_loras(model: DiffusionModel, loras: Iterable[LoraUse]) -> DiffusionMode
     for use in sorted(loras, key=lambda use: (use.spec.name, use.weight)):
         try:
             _add(model, use, weights)
-        except (WeightsError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except (
+            *(WeightsError, Unrecognised),
+            *(ValueError, RuntimeError, KeyError, TypeError),
+        ) as error:
             raise _incompatible(use, error) from error
     twins = {name: twin(model.networks[name]) for name in dict.fromkeys(n for n, _ in weights)}
     for (network, layer), weight in weights.items():
@@ -112,16 +115,15 @@ def read_lora(model: DiffusionModel, use: LoraUse) -> Iterator[Change]:
 
     Raises:
         WeightsError: it is no whole safetensors file.
+        Unrecognised: it is an adapter, but no plain LoRA.
         ValueError, KeyError: it is no LoRA, or not all there.
     """
     file = locate(use.spec)
     verify(use.spec, file)
     header = read_header(file)
-    for mark, kind in OTHER_KINDS.items():
-        if any(mark in name for name in header.shapes):
-            raise ValueError(f"it is a {kind}; only LoRA is served")
+    check_adapter(header)
     tensors, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-        _with_alphas(read_tensors(file)), unet_config=model.unet.config
+        _with_alphas(_with_network(read_tensors(file))), unet_config=model.unet.config
     )
     for network in NETWORKS:
         mine = {
@@ -131,6 +133,13 @@ def read_lora(model: DiffusionModel, use: LoraUse) -> Iterator[Change]:
         }
         if mine and network in model.networks:
             yield from _changes(model, network, mine, _settings(header, network))
+
+
+def _with_network(tensors: Tensors) -> Tensors:
+    """diffusers' earliest files hold the UNet's layers alone and do not say so."""
+    if {name.partition(".")[0] for name in tensors} <= UNET_PARTS:
+        return {f"unet.{name}": tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _with_alphas(tensors: Tensors) -> Tensors:
@@ -147,6 +156,8 @@ def _changes(
     model: DiffusionModel, network: str, tensors: Tensors, settings: Mapping[str, Any]
 ) -> Iterator[Change]:
     named = _as_peft(network, tensors)
+    if not any(name.endswith(DOWN) for name in named):
+        raise ValueError(f"its layers of the {network} have names that are not known")
     for name, down in named.items():
         if name.endswith(DOWN):
             layer = name.removesuffix(DOWN)

@@ -138,7 +138,7 @@ def check(spec: ModelSpec) -> None:
     if spec.kind is Kind.VAE:  # which base it is of is in no header
         return
     try:
-        found = recognise(header)
+        found = recognise(header, with_vae=spec.vae is None)
     except Unrecognised as error:
         raise WeightsError(f"{spec.name}: {path} cannot be served: {error}") from error
     said = Kind.CHECKPOINT if spec.kind is Kind.BASE else spec.kind

@@ -11,6 +11,7 @@ from afterdetail.models.architecture import (
     OPEN_CLIP_OF_REFINER,
     UNET,
     VAE,
+    input_channels,
 )
 from afterdetail.models.catalogue import Kind
 from afterdetail.models.header import Header
@@ -24,8 +25,25 @@ OTHERS = {
     "joint_blocks.": "a Stable Diffusion 3 checkpoint",
     "model.diffusion_model.joint_blocks.": "a Stable Diffusion 3 checkpoint",
     "control_model.": "a ControlNet",
+    "edm_": "a checkpoint with a noise schedule of its own (Playground 2.5, CosXL)",
 }
 """What else people have: known by the first part of a tensor's name."""
+CHANNELS = (4, 9)
+"""What goes into a UNet: the latents or, made for inpainting, mask and masked latents too."""
+OTHER_ADAPTERS = {
+    "dora_scale": "a DoRA",
+    "lora_magnitude": "a DoRA",
+    "hada_w": "a LoHa",
+    "lokr_": "a LoKr",
+    "oft_blocks": "an OFT",
+    "oft_diag": "an OFT",
+    ".on_input": "an (IA)3",
+    "lora_mid": "a LoCon in Tucker's form",
+    ".diff": "an adapter of whole differences",
+    "bundle_emb.": "a LoRA with embeddings in it",
+    "base_model.model.": "peft's own adapter, without its scale (save it with diffusers)",
+}
+"""Adapters that are more than a product of two matrices: known by a part of a tensor's name."""
 ADAPTER_MARKS = (
     ".lora_down.weight",
     ".lora_A.weight",
@@ -51,14 +69,17 @@ class Unrecognised(Exception):
     """The header is of nothing that is served; the text says of what, if that is known."""
 
 
-def recognise(header: Header) -> Recognised:
+def recognise(header: Header, *, with_vae: bool = True) -> Recognised:
     """The kind and base of a file.
+
+    Args:
+        with_vae: a checkpoint must bring its own autoencoder.
 
     Raises:
         Unrecognised: it is of another architecture, or a part of a model only.
     """
     if header.has(f"{UNET}input_blocks."):
-        return _checkpoint(header)
+        return _checkpoint(header, with_vae=with_vae)
     for prefix, name in OTHERS.items():
         if header.has(prefix):
             raise Unrecognised(f"it is {name}; {SERVED}")
@@ -66,17 +87,35 @@ def recognise(header: Header) -> Recognised:
         raise Unrecognised(
             "it is an autoencoder alone; write an entry of kind 'vae' and name it as a model's vae"
         )
+    check_adapter(header)
     if any(name.endswith(ADAPTER_MARKS) for name in header.shapes):
         return Recognised(Kind.LORA, _base_of_lora(header))
+    if header.has("down_blocks."):
+        raise Unrecognised("it is a UNet alone; get the full checkpoint, or the whole folder")
     return Recognised(Kind.EMBEDDING, _base_of_embedding(header))
 
 
-def _checkpoint(header: Header) -> Recognised:
+def check_adapter(header: Header) -> None:
+    """Raises :class:`Unrecognised` for an adapter that is no plain LoRA."""
+    for mark, kind in OTHER_ADAPTERS.items():
+        if any(mark in name for name in header.shapes):
+            raise Unrecognised(f"it is {kind}; of adapters only plain LoRA is served")
+
+
+def _checkpoint(header: Header, *, with_vae: bool) -> Recognised:
     for prefix, name in OTHERS.items():
         if header.has(prefix):
             raise Unrecognised(f"it is {name}; {SERVED}")
-    if not header.has(VAE):
-        raise Unrecognised("it has no autoencoder (first_stage_model); get the full checkpoint")
+    if with_vae and not header.has(VAE):
+        raise Unrecognised(
+            "it has no autoencoder (first_stage_model); get the full checkpoint, or write an entry "
+            "that names one as its vae"
+        )
+    if input_channels(header) not in CHANNELS:
+        raise Unrecognised(
+            f"its UNet takes {input_channels(header)} channels (4 and, for inpainting, 9 are "
+            "served); get another checkpoint"
+        )
     if header.has(OPEN_CLIP):
         return Recognised(Kind.CHECKPOINT, Base.SDXL)
     if header.has(OPEN_CLIP_OF_REFINER):
@@ -98,7 +137,7 @@ def _base_of_lora(header: Header) -> Base:
         return bases.pop()
     if widths:
         raise Unrecognised(f"it is a LoRA for text of width {max(widths)}; {SERVED}")
-    if any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in header.shapes):
+    if any(map(header.has, ("lora_te1_", "lora_te2_", "text_encoder_2."))):
         return Base.SDXL
     version = header.metadata.get("ss_base_model_version", "")
     return Base.SDXL if version.startswith("sdxl") else Base.SD15

@@ -25,7 +25,7 @@ from afterdetail.errors import WeightsError
 from afterdetail.models import architecture
 from afterdetail.models.catalogue import Kind
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.header import Header, read_header
+from afterdetail.models.header import Header, read_header, todays_key
 from afterdetail.models.networks import Target
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
 from afterdetail.models.tensors import read_tensors
@@ -74,9 +74,10 @@ def load_single_file(
         WeightsError: the file is damaged, of another architecture or base, or lacks a part.
     """
     header = read_header(file)
-    found = _recognised(name, base, file, header)
+    found = _recognised(name, base, file, header, with_vae=vae is None)
     try:
-        weights = read_tensors(file, dtype, is_served)
+        tensors = read_tensors(file, dtype, is_served)
+        weights = {todays_key(key): tensor for key, tensor in tensors.items()}
         return _Reader(name, header, weights, Target(device, dtype), vae).read(found)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise WeightsError(
@@ -85,9 +86,9 @@ def load_single_file(
         ) from error
 
 
-def _recognised(name: str, base: Base, file: Path, header: Header) -> Recognised:
+def _recognised(name: str, base: Base, file: Path, header: Header, *, with_vae: bool) -> Recognised:
     try:
-        found = recognise(header)
+        found = recognise(header, with_vae=with_vae)
     except Unrecognised as error:
         raise WeightsError(f"{name}: {file} cannot be served: {error}") from error
     if found.base is not base or found.kind not in (Kind.CHECKPOINT, Kind.REFINER):
