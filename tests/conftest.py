@@ -20,8 +20,12 @@ from afterdetail.types import RGB
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from afterdetail.studio import LocalStudio, Order
+
 # Tests of OpenVINO ask for it by name; a server process of a test need not compile for seconds.
 os.environ.setdefault("AFTERDETAIL_BACKEND", "eager")
+# No test reaches for the hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 
@@ -46,6 +50,38 @@ def photo() -> Callable[[str], RGB]:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
     return load
+
+
+@pytest.fixture(scope="session")
+def order() -> Order:
+    """Of the embedded model, guided, two of its four steps to be run."""
+    from afterdetail.models.catalogue import load_catalogue
+    from afterdetail.models.choose import Choice
+    from afterdetail.options import Base, Sampler
+    from afterdetail.studio import Order
+
+    return Order(
+        choice=Choice(load_catalogue("tiny").bases()[Base.SD15]),
+        image=np.full((64, 64, 3), 90, np.uint8),
+        mask=np.full((64, 64), 255, np.uint8),
+        prompt="a face",
+        negative_prompt="",
+        sampler=Sampler.DDIM,
+        steps=4,
+        strength=0.5,
+        guidance_scale=7.5,
+        seed=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def studio() -> Iterator[LocalStudio]:
+    """Of this process, with nothing loaded yet."""
+    from afterdetail.studio import make_studio
+
+    made = make_studio("cpu")
+    yield made
+    made.close()
 
 
 @contextmanager

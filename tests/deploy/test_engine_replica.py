@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -15,17 +15,11 @@ from afterdetail.deploy import engine_replica
 from afterdetail.deploy.engine_replica import EngineReplica, watch
 from afterdetail.deploy.options import ClusterOptions
 from afterdetail.deploy.wire import Call, News
-from afterdetail.errors import DeadlineExceeded, EngineStopped, ModelUnavailable
+from afterdetail.engine.service import Ticket
+from afterdetail.errors import Aborted, DeadlineExceeded, EngineStopped, ModelUnavailable
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Source
-from afterdetail.studio import LocalStudio, Order, make_studio
-
-
-@pytest.fixture(scope="module")
-def studio() -> Iterator[LocalStudio]:
-    made = make_studio("cpu")
-    yield made
-    made.close()
+from afterdetail.studio import LocalStudio, Order
 
 
 @pytest.fixture
@@ -94,6 +88,30 @@ def test_whoever_leaves_takes_the_jobs_along(
     while studio.stats.jobs and time.monotonic() < until:
         time.sleep(0.01)
     assert studio.stats.jobs == 0
+
+
+def test_jobs_begun_after_everyone_left_are_aborted(
+    replica: EngineReplica, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, begin, begun = threading.Event(), replica._begin, Queue[Ticket]()
+
+    def begin_late(call: Call, lifetime: Lifetime) -> list[Ticket]:
+        assert left.wait(20)
+        (ticket,) = begin(call, lifetime)
+        begun.put(ticket)
+        return [ticket]
+
+    async def leave() -> None:
+        paper = replica.paint(Call((replace(order, steps=200, strength=1),)))
+        await anext(paper)
+        await paper.aclose()  # type: ignore[attr-defined]
+        left.set()
+        ticket = await asyncio.to_thread(begun.get, timeout=20)
+        with pytest.raises(Aborted):
+            await asyncio.to_thread(ticket.result)
+
+    monkeypatch.setattr(replica, "_begin", begin_late)
+    asyncio.run(leave())
 
 
 @dataclass
