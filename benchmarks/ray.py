@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,8 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,12 +45,10 @@ from benchmarks.clusters import (
     running_engines,
     sleeping,
 )
+from benchmarks.heading import heading
+from benchmarks.serving import JSON, PHOTO, request, serving
 
-ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results") / "ray.md"
-PHOTO = ROOT / "tests" / "data" / "photos" / "skimage_astronaut.png"
-PLAIN_PORT = 8152
-JSON = {"Content-Type": "application/json"}
 STEP = 0.5
 """Seconds of the sleep that stands for one step of a full batch: that of SDXL on a slower GPU."""
 QUICK_STEP = 0.05
@@ -115,35 +107,23 @@ def speed(studio: RemoteStudio, choice: Choice, workers: int) -> float:
 
 def crossing() -> list[str]:
     """The same request to a cluster and to a server that is one process, in turn."""
-    exact = json.dumps(request(1024)).encode()
-    body = json.dumps(request(1024) | {"image_encoding": "jpeg"}).encode()
-    environment = os.environ | {"AFTERDETAIL_BACKEND": "eager", "AFTERDETAIL_SAFETY": "off"}
-    environment |= {"OMP_NUM_THREADS": "1", "AFTERDETAIL_STATE_DIR": tempfile.mkdtemp()}
-    command = [sys.executable, "-m", "afterdetail", "serve", "--models", "tiny"]
-    command += ["--device", "cpu", "--port", str(PLAIN_PORT)]
-    plain = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        with cluster(nodes=1, engines_each=1):
-            deploy(1)
-            times: dict[int, list[float]] = {PORT: [], PLAIN_PORT: []}
-            pictures: dict[int, str] = {}
-            with httpx.Client(timeout=60, headers=JSON) as client:
-                wait_until_ready(client, PLAIN_PORT)
-                spent = -processor_seconds("Ingress")
-                for _ in range(PAIRS + 3):
-                    for port, taken in times.items():
-                        began = time.perf_counter()
-                        answer = client.post(f"http://127.0.0.1:{port}/adetailer", content=body)
-                        taken.append(time.perf_counter() - began)
-                        answer.raise_for_status()
-                spent = 1000 * (spent + processor_seconds("Ingress")) / (PAIRS + 3)
-                for port in times:
-                    answer = client.post(f"http://127.0.0.1:{port}/adetailer", content=exact)
-                    pictures[port] = answer.raise_for_status().json()["image_b64"]
-    finally:
-        plain.terminate()
-        plain.wait()
-    here, there = ([1000 * t for t in times[port][3:]] for port in (PLAIN_PORT, PORT))
+    photo = enlarged(1024)
+    exact = request(photo, steps=2, image_encoding="png")
+    body = request(photo, steps=2, image_encoding="jpeg")
+    with serving(threads=1, BACKEND="eager") as plain, cluster(nodes=1, engines_each=1):
+        deploy(1)
+        times: dict[int, list[float]] = {PORT: [], plain.port: []}
+        with httpx.Client(timeout=60, headers=JSON) as client:
+            spent = -processor_seconds("Ingress")
+            for _ in range(PAIRS + 3):
+                for port, taken in times.items():
+                    began = time.perf_counter()
+                    client.post(address(port), content=body).raise_for_status()
+                    taken.append(time.perf_counter() - began)
+            spent = 1000 * (spent + processor_seconds("Ingress")) / (PAIRS + 3)
+            answers = [client.post(address(port), content=exact).json() for port in times]
+    pictures = [answer["image_b64"] for answer in answers]
+    here, there = ([1000 * t for t in times[port][3:]] for port in (plain.port, PORT))
     added = statistics.median(b - a for a, b in zip(here, there, strict=True))
     return [
         "## One picture of 1024x1024, JPEG\n",
@@ -154,32 +134,19 @@ def crossing() -> list[str]:
         f"| added, median of {PAIRS} pairs (limit 25), ms | {added:.1f} |",
         f"| added, fastest of each, ms | {min(there) - min(here):.1f} |",
         f"| processor time of the ingress for one, ms | {spent:.0f} |",
-        f"| largest difference of a pixel | {difference(*pictures.values())}/255 |",
+        f"| largest difference of a pixel | {difference(*pictures)}/255 |",
     ]
 
 
-def wait_until_ready(client: httpx.Client, port: int) -> None:
-    for _ in range(600):
-        try:
-            if client.get(f"http://127.0.0.1:{port}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise TimeoutError("the server did not get ready")
-
-
-def request(side: int, steps: int = 2) -> dict[str, Any]:
-    """A face, as a JPEG; answered as a PNG, so that pixels can be compared."""
+def enlarged(side: int) -> bytes:
+    """One face, as a JPEG of ``side`` x ``side``."""
     written = io.BytesIO()
     Image.open(PHOTO).convert("RGB").resize((side, side)).save(written, "JPEG", quality=90)
-    return {
-        "init_image": base64.b64encode(written.getvalue()).decode(),
-        "image_encoding": "png",
-        "detector": "face_full_mediapipe",
-        "steps": steps,
-        "seed": 1,
-    }
+    return written.getvalue()
+
+
+def address(port: int) -> str:
+    return f"http://127.0.0.1:{port}/adetailer"
 
 
 def difference(one: str, other: str) -> int:
@@ -192,7 +159,7 @@ def difference(one: str, other: str) -> int:
 
 def deaths() -> list[str]:
     """Requests under way while engines are killed and nodes are taken away."""
-    body = json.dumps(request(512, steps=20)).encode()
+    body = request(enlarged(512), steps=20)
     answers: Counter[str] = Counter()
     slowest = 0.0
     ended = threading.Event()
@@ -202,7 +169,7 @@ def deaths() -> list[str]:
         with httpx.Client(timeout=120, headers=JSON) as client:
             while not ended.is_set():
                 began = time.monotonic()
-                answer = client.post(f"http://127.0.0.1:{PORT}/adetailer", content=body)
+                answer = client.post(address(PORT), content=body)
                 slowest = max(slowest, time.monotonic() - began)
                 answers[str(answer.json().get("code", answer.status_code))] += 1
 
@@ -294,12 +261,7 @@ def report(parts: Iterable[str] = PARTS) -> str:
     if find_spec("ray") is None:
         print("not taken again: needs the extra ray")
         return RESULTS.read_text(encoding="utf-8")
-    versions = f"Python {platform.python_version()}, ray {version('ray')}"
-    page = [
-        "# A cluster\n",
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} shared {platform.machine()} cores (load",
-        f"average {os.getloadavg()[0]:.1f} as this began), {versions}. All nodes on one machine.\n",
-    ]
+    page = [heading("A cluster", ("ray",)), "All nodes are on this one machine.\n"]
     for part in parts:
         page += [*PARTS[part](), ""]
         print("\n".join(page), flush=True)

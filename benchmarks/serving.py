@@ -63,14 +63,19 @@ class Server:
 
 
 @contextmanager
-def serving(**settings: str) -> Iterator[Server]:
-    """A server that is ready, with settings of its own and the classifier off."""
+def serving(threads: int | None = None, **settings: str) -> Iterator[Server]:
+    """A server that is ready, with settings of its own and the classifier off.
+
+    Args:
+        threads: of torch and OpenCV; None leaves them as they are.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "afterdetail", "serve", "--models", "tiny", "--device", "cpu"]
     with TemporaryDirectory() as state_dir:
         given = {"SAFETY": "off", "STATE_DIR": state_dir} | settings
         variables = {f"AFTERDETAIL_{name}": value for name, value in given.items()}
+        variables |= {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         process = subprocess.Popen(
             [*command, "--port", str(port)], env=os.environ | variables, stderr=subprocess.DEVNULL
         )
