@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,20 @@ COMMON: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Values of one option, with what else is set. ``masks``: draw the masks, repaint nothing."""
+    """Values of one option. ``masks``: draw the masks, repaint nothing."""
 
     option: str
     values: tuple[object, ...]
     masks: bool = False
-    also: Mapping[str, Any] = field(default_factory=dict)
     crop: PixelBox = FACE
 
 
 SHEETS = (
-    Sheet("strength", (0.2, 0.4, 0.6, 0.8, 1.0)),
-    Sheet("steps", (2, 5, 10, 20, 50), also={"strength": 0.8}),
+    Sheet("strength", (0.1, 0.25, 0.4, 0.55, 0.7)),
+    Sheet("steps", (2, 5, 10, 20, 50)),
     Sheet("sampler", ("DDIM", "K_EULER", "K_EULER_ANCESTRAL", "UNI_PC", "LCM")),
     Sheet("cfg_scale", (1.0, 2.0, 4.0, 7.5, 15.0)),
-    Sheet("seed", (1, 2, 3, 4, 5), also={"strength": 0.8}),
+    Sheet("seed", (1, 2, 3, 4, 5)),
     Sheet("detector", ("face_full_mediapipe", "face_mesh_mediapipe", "eyes_mesh_mediapipe"), True),
     Sheet("mask_dilation", (-24, 0, 4, 24, 48), True),
     Sheet("mask_blur", (0, 4, 8, 16, 32), True),
@@ -76,7 +75,7 @@ def main(wanted: list[str]) -> None:
 
 
 def _crop(detailer: Detailer, picture: Picture, sheet: Sheet, value: object) -> Image.Image:
-    options = {**COMMON, **sheet.also, sheet.option: value}
+    options = {**COMMON, sheet.option: value}
     if sheet.masks:
         masks = detailer.dry_run(PHOTO, **options).masks
         return Image.fromarray(sketch(DryRun(picture, (), masks)).drawn).crop(sheet.crop)
