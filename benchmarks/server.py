@@ -33,9 +33,9 @@ OVERHEAD_MS = 15
 LIVE_MS = 100
 ROUNDS = 41
 CLIENTS = 32
-FEW = 8
-"""Clients that keep the engine busy, and none of which is refused."""
-PEAK_SECONDS = 25
+FEW = 4
+"""Clients that keep the engine busy, two jobs at a time, and none of which is refused."""
+PEAK_SECONDS = 40
 LOAD_SECONDS = 120
 SETTLED = 5
 """Seconds until as many leave as come in."""
