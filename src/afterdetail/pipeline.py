@@ -70,7 +70,10 @@ class Detailer:
             the autoencoder works in tiles, and the backend is ``"eager"``. Slower, for small cards.
         pool: where models come from; None for one that reads them from the catalogue's places.
         studio: what paints, in place of models and an engine of this process; it settles what
-            ``device``, ``deterministic``, ``backend``, ``memory`` and ``pool`` would.
+            ``device``, ``deterministic``, ``backend``, ``memory``, ``pool`` and
+            ``downloads`` would.
+        downloads: get a model of the hub when it is first needed and not on this machine; if not,
+            :meth:`load` alone does, for the bases served.
 
     Raises:
         InvalidInput: no such device, backend or model, or a catalogue file that is wrong.
@@ -90,12 +93,18 @@ class Detailer:
         memory: Literal["high", "low"] = "high",
         pool: ModelPool | None = None,
         studio: Studio | None = None,
+        downloads: bool = True,
     ) -> None:
         self.catalogue = models if isinstance(models, Catalogue) else load_catalogue(models)
         self.max_objects = max_objects
         self._safety = as_policy(safety, safety_threshold)
         self._studio = studio or make_studio(
-            device, deterministic=deterministic, backend=backend, memory=memory, pool=pool
+            device,
+            deterministic=deterministic,
+            backend=backend,
+            memory=memory,
+            pool=pool,
+            downloads=downloads,
         )
 
     @classmethod

@@ -26,6 +26,7 @@ from afterdetail.models.catalogue import Catalogue
 from afterdetail.models.choose import Choice
 from afterdetail.models.loader import Loaded, ModelPool, pick_device
 from afterdetail.models.stats import PoolStats
+from afterdetail.models.store import obtain
 from afterdetail.options import Sampler
 from afterdetail.types import RGB, Gray
 
@@ -111,7 +112,8 @@ class Studio(Protocol):
         """How long the engine's tick at hand has been running; 0 while there is nothing to do."""
 
     def load(self, catalogue: Catalogue) -> None:
-        """Get every base served ready, so that the first order need not wait."""
+        """Get every base served ready, from the hub if need be, so that the first order need not
+        wait."""
 
     def open(self, choices: Collection[Choice], lifetime: Lifetime) -> Sitting:
         """Make ready what the orders of one stage will need.
@@ -161,6 +163,7 @@ class LocalStudio:
     def load(self, catalogue: Catalogue) -> None:
         """See :class:`Studio`."""
         for spec in catalogue.bases().values():
+            obtain(spec)
             self.engine.prepare(self.pool.get(spec), spec.sizes)
 
     def open(self, choices: Collection[Choice], lifetime: Lifetime) -> LocalSitting:
@@ -218,6 +221,7 @@ def make_studio(
     backend: BackendName | None = None,
     memory: Literal["high", "low"] = "high",
     pool: ModelPool | None = None,
+    downloads: bool = True,
 ) -> LocalStudio:
     """A studio of this process. The arguments are those of :class:`~afterdetail.Detailer`.
 
@@ -227,7 +231,7 @@ def make_studio(
     if memory not in ("high", "low"):
         raise InvalidInput("memory_unknown", f"memory is 'high' or 'low', not {memory!r}")
     low = memory == "low"
-    pool = pool or ModelPool(pick_device(device), low_memory=low)
+    pool = pool or ModelPool(pick_device(device), low_memory=low, downloads=downloads)
     engine = Engine(
         scheduler=Scheduler(turn=LONG_TURN) if low else Scheduler(),
         pinned_rows=DETERMINISTIC_ROWS if deterministic else None,

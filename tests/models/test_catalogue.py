@@ -119,6 +119,22 @@ def test_built_in_bases_repaint_at_the_sizes_of_the_contract(
     assert set(built_in().find(Kind.BASE, name).sizes) == sizes
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("sd15", Source(hub="stable-diffusion-v1-5/stable-diffusion-v1-5")),
+        ("sdxl", Source(hub="stabilityai/stable-diffusion-xl-base-1.0")),
+        ("sdxl-refiner", Source(hub="stabilityai/stable-diffusion-xl-refiner-1.0")),
+        (
+            "sdxl-vae-fp16",
+            Source(hub="madebyollin/sdxl-vae-fp16-fix", file="diffusion_pytorch_model.safetensors"),
+        ),
+    ],
+)
+def test_built_in_models_come_from_the_hub(name: str, source: Source) -> None:
+    assert built_in().find(None, name).source == source
+
+
 @pytest.mark.parametrize("name", ["face_yolov8n", "octoai:face_yolov8n"])
 def test_the_hosts_prefix_is_ignored(name: str) -> None:
     assert built_in().find(Kind.DETECTOR, name).name == "face_yolov8n"

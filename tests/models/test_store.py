@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from afterdetail.errors import ModelUnavailable, WeightsError
 from afterdetail.models.catalogue import Kind, ModelSpec, Source, built_in
@@ -220,11 +223,22 @@ import json, os, resource, sys
 from afterdetail.errors import AfterdetailError
 from afterdetail.models import store
 from afterdetail.models.catalogue import load_catalogue
+
+def first_use(spec):
+    import torch
+    from afterdetail.models.loader import ModelPool
+    cpu = torch.device("cpu")
+    try:
+        ModelPool(cpu, downloads=False).get(spec)
+    except AfterdetailError as refused:
+        return f"{refused}; {ModelPool(cpu).get(spec).name}"
+
 catalogue, name, function = sys.argv[1:]
 if "LARGEST_FILE" in os.environ:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
 try:
-    path = getattr(store, function)(load_catalogue(catalogue).find(None, name))
+    call = globals().get(function) or getattr(store, function)
+    path = call(load_catalogue(catalogue).find(None, name))
     print(json.dumps(["path", str(path)]))
 except AfterdetailError as error:
     print(json.dumps([type(error).__name__, str(error), error.public]))
@@ -238,7 +252,9 @@ class Machine:
     folder: Path
     hub: Hub
 
-    def call(self, function: str, entry: str, **environment: str) -> Answer:
+    def call(
+        self, function: str, entry: str, *, stderr: int = subprocess.PIPE, **environment: str
+    ) -> Answer:
         catalogue = self.folder / "models.toml"
         catalogue.write_text(f'[[model]]\nname = "thing"\nhub = "someone/things"\n{entry}\n')
         outcome = subprocess.run(
@@ -248,9 +264,11 @@ class Machine:
                 "HF_HOME": str(self.folder / "hf"),
                 "HF_ENDPOINT": self.hub.url,
                 "HF_HUB_DISABLE_XET": "1",
+                "HF_HUB_OFFLINE": "0",
                 **environment,
             },
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             check=True,
         )
@@ -321,6 +339,27 @@ def test_of_a_diffusers_repository_only_the_needed_files_are_pulled(
         "unet/diffusion_pytorch_model.fp16.safetensors",
     ]
     assert machine.call("locate", FOLDER) == pulled
+
+
+def test_first_use_downloads_where_it_may(machine: Machine, hub: Hub) -> None:
+    tiny = locate(built_in().find(None, "tiny"))
+    files = (path for path in tiny.rglob("*") if path.is_file())
+    hub.files |= {path.relative_to(tiny).as_posix(): path.read_bytes() for path in files}
+    used = machine.call("first_use", FOLDER)
+    assert used.text.endswith("get it with: afterdetail models pull thing; thing")
+    assert "unet/diffusion_pytorch_model.safetensors" in hub.fetched()
+
+
+def test_a_download_has_a_progress_bar(machine: Machine, hub: Hub) -> None:
+    hub.files["face.pt"] = WEIGHTS
+    ours, theirs = pty.openpty()  # bars are for people: only a terminal gets them
+    termios.tcsetwinsize(theirs, (24, 80))
+    assert machine.call("pull", FILE, stderr=theirs).kind == "path"
+    seen = os.read(ours, 10_000)
+    os.close(theirs)
+    os.close(ours)
+    assert b"100%" in seen
+    assert b"face.pt" in seen
 
 
 @pytest.mark.parametrize(
@@ -398,6 +437,21 @@ def test_a_download_cut_short_is_resumed(machine: Machine, hub: Hub) -> None:
         pulled = machine.call("pull", FILE)
     assert Path(pulled.text).read_bytes() == data
     assert any("bytes=" in line for line in hub.requests)
+
+
+def test_without_network_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("no file") from ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ModelUnavailable) as caught:
+        pull(ModelSpec("thing", Kind.BASE, Source(hub="someone/things")))
+    assert str(caught.value) == (
+        "cannot pull thing (someone/things): the hub cannot be reached (ConnectionError); "
+        "run again: afterdetail models pull thing, it resumes"
+    )
+    assert caught.value.public == "thing is not on this server"
 
 
 @pytest.mark.parametrize("entry", [FILE, FOLDER])

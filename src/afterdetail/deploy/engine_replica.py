@@ -46,6 +46,7 @@ def studio_of(options: ClusterOptions, settings: Settings) -> LocalStudio:
         deterministic=settings.deterministic,
         backend=settings.backend,
         memory=settings.memory,
+        downloads=False,
     )
 
 

@@ -26,7 +26,7 @@ from afterdetail.models.lora import with_loras
 from afterdetail.models.networks import Target
 from afterdetail.models.single_file import is_served, load_single_file
 from afterdetail.models.stats import PoolStats
-from afterdetail.models.store import locate
+from afterdetail.models.store import locate, obtain
 
 DEVICES = ("cpu", "cuda", "mps")
 TILE = 512
@@ -88,12 +88,19 @@ class ModelPool:
         limit: bytes of weights; None: half of the memory that they are in.
         low_memory: keep the weights in host memory, from where the engine fetches what it needs,
             and have autoencoders work in tiles.
+        downloads: get what is not on this machine from the hub when it is first asked for.
     """
 
     def __init__(
-        self, device: torch.device, limit: int | None = None, *, low_memory: bool = False
+        self,
+        device: torch.device,
+        limit: int | None = None,
+        *,
+        low_memory: bool = False,
+        downloads: bool = True,
     ) -> None:
         self.device = device
+        self.downloads = downloads
         self.dtype = torch.float32 if device.type == "cpu" else torch.float16
         self.low_memory = low_memory
         home = torch.device("cpu") if low_memory else device
@@ -108,6 +115,7 @@ class ModelPool:
 
     def load(self, choice: Choice) -> Loaded:
         """Every model of a choice. Raises as :meth:`get`."""
+        self._obtain(*choice.embeddings)
         inversions = tuple(_inversion(spec) for spec in choice.embeddings)
         model = self.get(choice.model, choice.loras)
         refiner = self.get(choice.refiner) if choice.refiner else None
@@ -124,7 +132,7 @@ class ModelPool:
         plain = self._held((spec, frozenset()), lambda: self._read(spec))
         if not loras:
             return plain
-        adapted = self._held((spec, loras), lambda: with_loras(plain, loras))
+        adapted = self._held((spec, loras), lambda: self._adapted(plain, loras))
         with self._lock:  # a plain model goes only after all that share with it
             if (spec, frozenset()) in self._models:
                 self._models.move_to_end((spec, frozenset()))
@@ -132,6 +140,7 @@ class ModelPool:
 
     def _read(self, spec: ModelSpec) -> DiffusionModel:
         """A model from its files, after those have left that it leaves no room for."""
+        self._obtain(spec)
         key = spec, frozenset[LoraUse]()
         coming = expected_bytes(spec, self.dtype)  # reads files: not while others wait
         with self._lock:
@@ -143,6 +152,15 @@ class ModelPool:
             with self._lock:
                 del self._coming[key]
         return for_low_memory(model, self.device) if self.low_memory else model
+
+    def _adapted(self, plain: DiffusionModel, loras: frozenset[LoraUse]) -> DiffusionModel:
+        self._obtain(*(use.spec for use in loras))
+        return with_loras(plain, loras)
+
+    def _obtain(self, *specs: ModelSpec) -> None:
+        if self.downloads:
+            for spec in specs:
+                obtain(spec)
 
     @property
     def resident_bytes(self) -> int:

@@ -86,6 +86,14 @@ def _fetch(spec: ModelSpec) -> list[Path]:
     return wrong
 
 
+def obtain(spec: ModelSpec) -> None:
+    """Download a model of the hub, unless it is here. Raises as :func:`pull`."""
+    if spec.vae is not None:
+        obtain(spec.vae)
+    if spec.source.hub is not None and _in_cache(spec) is None:
+        pull(spec)
+
+
 def verify(spec: ModelSpec, path: Path) -> None:
     """Compare a file with the catalogue's checksum, if there is one.
 
@@ -281,5 +289,12 @@ def _pull_failed(spec: ModelSpec, error: Exception) -> AfterdetailError:
     if isinstance(error, missing) and not isinstance(error, LocalEntryNotFoundError):
         return _unavailable(spec, f"{head}: the hub has no such file; mend the catalogue")
     return _unavailable(
-        spec, f"{head}: the hub cannot be reached ({type(error).__name__}); {again}, it resumes"
+        spec, f"{head}: the hub cannot be reached ({_why(error)}); {again}, it resumes"
     )
+
+
+def _why(error: Exception) -> str:
+    """The name of what went wrong first; the client wraps it."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return type(error).__name__

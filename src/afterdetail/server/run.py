@@ -147,6 +147,7 @@ def make_detailer(
         backend=settings.backend,
         memory=settings.memory,
         studio=studio,
+        downloads=False,  # nothing while it serves: its bases come before that
     )
 
 
