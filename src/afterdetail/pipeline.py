@@ -284,14 +284,14 @@ class Detailer:
         picture: Picture,
         stages: Sequence[Stage],
         lifetime: Lifetime,
-        find: Callable[[str, Catalogue, int | None], Detector],
+        find: Callable[[str, Catalogue, int | None, Callable[[], None]], Detector],
     ) -> list[Turn]:
         """Stages with every name in them looked up: what is wrong is refused before any work."""
         return [
             Turn(
                 number,
                 make_recipe(stage, picture.size, self.catalogue, lifetime),
-                find(stage.detector, self.catalogue, stage.tile),
+                find(stage.detector, self.catalogue, stage.tile, lifetime.check),
             )
             for number, stage in enumerate(stages)
         ]
@@ -301,7 +301,9 @@ class Detailer:
         return Flow(self._studio, self._safety, self.max_objects)
 
 
-def served_detector(names: str, catalogue: Catalogue, tile: int | None = None) -> Detector:
+def served_detector(
+    names: str, catalogue: Catalogue, tile: int | None, check: Callable[[], None]
+) -> Detector:
     """The detector of catalogue names divided by commas; never of a file."""
     parts = dict.fromkeys(name.strip() for name in names.split(","))
-    return combine([load_detector(part, catalogue) for part in parts], tile)
+    return combine([load_detector(part, catalogue) for part in parts], tile, check)

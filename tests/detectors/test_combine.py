@@ -20,6 +20,7 @@ from afterdetail.detectors.combine import (
     tiles,
 )
 from afterdetail.detectors.mediapipe import MEDIAPIPE
+from afterdetail.errors import DeadlineExceeded
 from afterdetail.types import RGB, Box, Detection, PixelBox
 
 
@@ -119,6 +120,19 @@ def test_merge_is_its_rule_for_every_pair(side: int) -> None:
 def test_merge_compares_the_most_confident_only() -> None:
     apart = [found(10 * x, 0, 10 * x + 5, 5, score=x / 20_000) for x in range(20_000)]
     assert merge(apart) == apart[: -MOST - 1 : -1]
+
+
+def test_tiles_are_looked_at_until_the_check_ends_it() -> None:
+    looked: list[int] = []
+
+    def check() -> None:
+        looked.append(1)
+        if len(looked) == 3:
+            raise DeadlineExceeded("over")
+
+    with pytest.raises(DeadlineExceeded):
+        combine([Many()], 400, check).detect(np.zeros((4000, 4000, 3), np.uint8))
+    assert len(looked) == 3
 
 
 def test_tiles_keep_no_more_than_are_compared() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,10 @@ CUT = 2.0
 """Pixels: a box this near to an edge inside the picture is of an object cut by the tile."""
 
 
+def no_hurry() -> None:
+    """A check that never ends anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Several:
     """What any of several detectors finds; an object that several find counts once."""
@@ -47,11 +51,13 @@ class Tiled:
     """Looks at the whole picture and at overlapping tiles of it, ``side`` pixels square.
 
     A detector sees its whole input at 128 to 640 pixels, so objects much smaller than a tenth of a
-    large picture escape it; in a tile they are large.
+    large picture escape it; in a tile they are large. There may be hundreds: ``check`` is called
+    before each and raises once nobody waits for what is found.
     """
 
     part: Detector
     side: int
+    check: Callable[[], None] = no_hurry
 
     @property
     def name(self) -> str:
@@ -62,6 +68,7 @@ class Tiled:
         found = self.part.detect(rgb, confidence)
         height, width = rgb.shape[:2]
         for tile in tiles((width, height), self.side):
+            self.check()
             seen = self.part.detect(rgb[tile.slices], confidence)
             moved = (shifted(item, tile.x0, tile.y0) for item in seen)
             found += [item for item in moved if not is_cut(item.box, tile, (width, height))]
@@ -140,7 +147,9 @@ def _others(area: Numbers, areas: Numbers, shared: Numbers) -> npt.NDArray[np.bo
     return others
 
 
-def combine(parts: Sequence[Detector], tile: int | None = None) -> Detector:
-    """One detector of all these, each looking in tiles if a side is given."""
-    looking = [Tiled(part, tile) for part in parts] if tile else list(parts)
+def combine(
+    parts: Sequence[Detector], tile: int | None = None, check: Callable[[], None] = no_hurry
+) -> Detector:
+    """One detector of all these, each looking in tiles if a side is given, as :class:`Tiled`."""
+    looking = [Tiled(part, tile, check) for part in parts] if tile else list(parts)
     return looking[0] if len(looking) == 1 else Several(tuple(looking))

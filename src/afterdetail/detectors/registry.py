@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 from afterdetail.detectors.base import Detector
-from afterdetail.detectors.combine import combine
+from afterdetail.detectors.combine import combine, no_hurry
 from afterdetail.errors import ModelUnavailable, WeightsError
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec, Outline, Source
 from afterdetail.models.store import locate, remedy, verify
@@ -38,12 +38,18 @@ class _Resident:
 _resident = _Resident()
 
 
-def find_detector(names: str, catalogue: Catalogue, tile: int | None = None) -> Detector:
+def find_detector(
+    names: str,
+    catalogue: Catalogue,
+    tile: int | None = None,
+    check: Callable[[], None] = no_hurry,
+) -> Detector:
     """The detector that the library and the command line mean by ``names``.
 
     Args:
         names: catalogue names or weights files (.pt, .onnx, .safetensors), divided by commas.
         tile: pixels; look at a large picture in tiles of this side, too.
+        check: called before each tile; what it raises ends the search.
 
     Raises:
         UnknownName, ModelUnavailable, WeightsError: as :func:`load_detector` and
@@ -58,6 +64,7 @@ def find_detector(names: str, catalogue: Catalogue, tile: int | None = None) -> 
             for part in parts
         ],
         tile,
+        check,
     )
 
 
