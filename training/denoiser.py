@@ -12,9 +12,10 @@ far as their tensors fit. With an accelerator, ``--device cuda --batch 256``.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ WIDTH = 64
 
 RESTORED = 0.75
 """Share of each batch that begins at the degraded face."""
+
+ROLLED = 0.5
+"""Share of those that are met where the model itself has led them."""
 
 RECOLOURED = 0.2
 """Share of crops in other colours. No more: captions name hair and skin."""
@@ -146,6 +150,11 @@ class Batch:
     face: Tensor
     tokens: Tensor
 
+    def first(self, count: int) -> Self:
+        """Its first rows."""
+        rows = {field.name: getattr(self, field.name)[:count] for field in fields(self)}
+        return replace(self, **rows)
+
 
 class Batches:
     """Crops as latents, mirrored and recoloured at random, with their captions as tokens.
@@ -207,22 +216,58 @@ class DenoiserLoss:
     """Squared error of the predicted noise, on the device that the batch is on.
 
     A repaint begins at a noise level r0 = sigma / alpha with the degraded latent, and DDIM carries
-    its error along: at the level r, the share r / r0 of it is left. Those are the mixtures trained
-    on, so that the target, noise + (soft - sharp) / r0, stays bounded; its loss is weighted so that
-    no r0 outweighs the others.
+    its error along: at the level r, the share r / r0 of it is left if the model is without fault.
+    Those are the mixtures trained on; half of them are replaced by what a step of the model itself
+    makes of the degraded latent, so that it learns to go on from there. The noise wanted leads to
+    the sharp latent. What the error adds to it is bounded by 1 / r0, after a step by 1 / r; the
+    loss is weighted so that no level outweighs the others.
 
     Args:
         below: trains on lower timesteps alone, as a refiner, which may also begin there.
         restored: share of each batch that begins at the degraded face.
+        rolled: share of those that the model takes a step with.
     """
 
-    def __init__(self, model: nn.Module, below: int = 1000, restored: float = RESTORED) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        below: int = 1000,
+        restored: float = RESTORED,
+        rolled: float = ROLLED,
+    ) -> None:
         alphas = new_scheduler().alphas_cumprod
         self.model, self.alpha, self.sigma = model, alphas.sqrt(), (1 - alphas).sqrt()
-        self.below, self.restored = below, restored
+        self.below, self.restored, self.rolled = below, restored, rolled
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        count, rest = len(batch.sharp), round(self.restored * len(batch.sharp))
+        rest = round(self.restored * len(batch.sharp))
+        begin, steps = self._times(len(batch.sharp), rest, generator)
+        noise = torch.randn(batch.sharp.shape, generator=generator).to(batch.sharp)
+        error = batch.soft - batch.sharp
+        error[rest:] = 0
+        inside, counted = self._regions(batch, rest, generator)
+        alpha, sigma = self._levels(steps, noise)
+        bound = per_row((self.sigma / self.alpha)[begin], noise)
+        left = torch.where(inside > 0, sigma / alpha / bound, (1 - counted).expand_as(inside))
+        noised = alpha * (batch.sharp + left * error) + sigma * noise
+        if rolled := round(self.rolled * rest):
+            begun = batch.sharp + torch.maximum(inside, 1 - counted) * error
+            moved = self._roll(begun[:rolled], noise[:rolled], begin, steps, batch.first(rolled))
+            noised[:rolled] = torch.where(inside[:rolled] > 0, moved, noised[:rolled])
+            bound[:rolled] = (sigma / alpha)[:rolled]
+        target = (noised - alpha * batch.sharp) / sigma
+        squared = (self._predict(noised, steps, batch) - target).square()
+        weight = torch.where(inside * error != 0, bound**2 / (1 + bound**2), 1.0)
+        loss: Tensor = (weight * squared * counted).sum() / (counted.sum() * squared.shape[1])
+        return loss
+
+    def _levels(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """How much picture and noise there is at timesteps, for as many rows as ``like`` has."""
+        count = len(like)
+        return per_row(self.alpha[steps[:count]], like), per_row(self.sigma[steps[:count]], like)
+
+    def _times(self, count: int, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Timesteps at which repaints begin and at which they are met, the rest anywhere."""
         begin = torch.randint(100, 500, (count,), generator=generator)
         begin[::3] = torch.randint(500, 1000, begin[::3].shape, generator=generator)
         if self.below < 1000:
@@ -230,21 +275,22 @@ class DenoiserLoss:
         share = torch.rand(count, generator=generator)
         steps = (share * begin.clamp_max(self.below)).long()
         steps[rest:] = (share[rest:] * self.below).long()
-        noise = torch.randn(batch.sharp.shape, generator=generator).to(batch.sharp)
-        alpha, sigma = (per_row(levels[steps], noise) for levels in (self.alpha, self.sigma))
-        first = per_row((self.sigma / self.alpha)[begin], noise)
-        error = batch.soft - batch.sharp
-        error[rest:] = 0
-        inside, counted = self._regions(batch, rest, generator)
-        left = torch.where(inside > 0, sigma / alpha / first, (1 - counted).expand_as(inside))
-        noised = alpha * (batch.sharp + left * error) + sigma * noise
-        target = noise + inside * error / first
-        with torch.autocast("cuda", torch.bfloat16, enabled=noise.is_cuda):
-            made = self.predict(noised, steps.to(noise.device), batch)
-        squared = (made.float() - target).square()
-        weight = torch.where(inside * error != 0, first**2 / (1 + first**2), 1.0)
-        loss: Tensor = (weight * squared * counted).sum() / (counted.sum() * squared.shape[1])
-        return loss
+        return begin, steps
+
+    @torch.no_grad()
+    def _roll(
+        self, begun: Tensor, noise: Tensor, begin: Tensor, steps: Tensor, batch: Batch
+    ) -> Tensor:
+        """Where one step of DDIM leads from the latents begun with."""
+        alpha, sigma = self._levels(begin, noise)
+        noised = alpha * begun + sigma * noise
+        found = self._predict(noised, begin[: len(noise)], batch)
+        alpha_to, sigma_to = self._levels(steps, noise)
+        return alpha_to * (noised - sigma * found) / alpha + sigma_to * found
+
+    def _predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=noised.is_cuda):
+            return self.predict(noised, steps.to(noised.device), batch).float()
 
     def predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
         """The noise that the model finds in ``noised`` when it is told what ``batch`` tells."""

@@ -121,7 +121,7 @@ def main() -> None:
     model: nn.Module = new_refiner(load_xl().unet, load_tower())
     model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan = Plan(given.steps, given.rate, warmup=20, decay=0.6, average=0.98, save_every=50)
-    loss = XLLoss(model, below=BELOW)
+    loss = XLLoss(model, below=BELOW, rolled=0)  # it does not begin where it is used
     run = Run(model, plan, CHECKPOINT, given.seed)
     run.train(lambda generator: loss(batches.draw(generator), generator))
 

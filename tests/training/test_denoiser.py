@@ -35,7 +35,7 @@ class Oracle(nn.Module):
     def forward(self, noised: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
         assert tokens.shape[1] == 77
         alpha = self.alphas[steps][:, None, None, None]
-        noise: Tensor = (noised - alpha.sqrt() * self.sharp) / (1 - alpha).sqrt()
+        noise: Tensor = (noised - alpha.sqrt() * self.sharp[: len(noised)]) / (1 - alpha).sqrt()
         return noise
 
 
@@ -64,6 +64,19 @@ def test_ddim_walks_through_the_mixtures_that_are_trained_on() -> None:
     mixed = batch.sharp + left * (batch.soft - batch.sharp)
     expected = scheduler.add_noise(mixed, noise, steps[5:6])
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_of_the_models_own_is_one_of_ddim() -> None:
+    batch, scheduler = _batch(2), new_scheduler()
+    scheduler.set_timesteps(2)
+    begin, end = scheduler.timesteps[:, None].expand(2, 2)
+    oracle = Oracle(batch.sharp + 0.3)
+    noise = torch.randn(batch.sharp.shape, generator=torch.Generator().manual_seed(3))
+    moved = DenoiserLoss(oracle)._roll(batch.soft, noise, begin, end, batch)
+    noised = scheduler.add_noise(batch.soft, noise, begin)
+    predicted = oracle(noised, begin, batch.tokens)
+    expected = scheduler.step(predicted, begin[0], noised).prev_sample
+    torch.testing.assert_close(moved, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture
