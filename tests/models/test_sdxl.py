@@ -17,6 +17,8 @@ from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job
 from afterdetail.engine.samplers import SAMPLERS
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.header import Header
+from afterdetail.models.single_file import schedule
 from afterdetail.options import Sampler
 from afterdetail.types import RGB
 
@@ -110,6 +112,22 @@ def test_each_job_gives_the_pipelines_picture(make: Make, jobs: list[Job], kind:
     mine = [replace(job, model=model) for job in jobs]
     pictures = run(mine)
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    for job, picture in zip(mine, pictures, strict=True):
+        difference = np.abs(reference(job).astype(int) - picture).max()
+        assert difference <= 1, (job.sampler, job.strength)
+
+
+@pytest.mark.parametrize("marks", [["v_pred"], ["v_pred", "ztsnr"]])
+def test_velocity_and_zero_signal_are_the_pipelines_too(
+    make: Make, jobs: list[Job], marks: list[str]
+) -> None:
+    """The noise schedules of checkpoints with these marks, in every sampler tried."""
+    trained = schedule(Header(dict.fromkeys(marks, ()), {}))
+    model = replace(make("sdxl"), scheduler_config=trained)
+    mine = [replace(job, model=model) for job in jobs]
+    plain = run([replace(job, model=make("sdxl")) for job in jobs[:1]])
+    pictures = run(mine)
+    assert not np.array_equal(pictures[0], plain[0])
     for job, picture in zip(mine, pictures, strict=True):
         difference = np.abs(reference(job).astype(int) - picture).max()
         assert difference <= 1, (job.sampler, job.strength)
