@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from afterdetail.errors import InvalidInput, ModelUnavailable, UnknownName, WeightsError
 from afterdetail.models import own
-from afterdetail.models.catalogue import Kind, load_catalogue
+from afterdetail.models.catalogue import Kind, built_in, load_catalogue
 from afterdetail.options import Base
 
 ATTENTION = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -165,6 +165,13 @@ def test_a_changed_file_is_found(tmp_path: Path, catalogue: Path) -> None:
         own.check(spec)
     file.unlink()
     with pytest.raises(ModelUnavailable, match="line"):
+        own.check(spec)
+
+
+def test_what_the_package_brings_is_in_order() -> None:
+    brought = [spec for spec in built_in().models if spec.source.package is not None]
+    assert {spec.kind for spec in brought} >= {Kind.BASE, Kind.REFINER, Kind.LORA, Kind.DETECTOR}
+    for spec in brought:
         own.check(spec)
 
 
