@@ -37,7 +37,7 @@ WIDTH = 64
 RESTORED = 0.75
 """Share of each batch that begins at the degraded face."""
 
-ROLLED = 0.5
+ROLLED = 0.8
 """Share of those that are met where the model itself has led them."""
 
 RECOLOURED = 0.2
@@ -217,7 +217,7 @@ class DenoiserLoss:
 
     A repaint begins at a noise level r0 = sigma / alpha with the degraded latent, and DDIM carries
     its error along: at the level r, the share r / r0 of it is left if the model is without fault.
-    Those are the mixtures trained on; half of them are replaced by what a step of the model itself
+    Those are the mixtures trained on; most of them are replaced by what a step of the model itself
     makes of the degraded latent, so that it learns to go on from there. The noise wanted leads to
     the sharp latent. What the error adds to it is bounded by 1 / r0, after a step by 1 / r; the
     loss is weighted so that no level outweighs the others.
