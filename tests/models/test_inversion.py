@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,12 @@ def test_what_is_no_embedding_is_refused(tmp_path: Path, tensors: Tensors) -> No
     with pytest.raises(InvalidInput, match="is damaged or none") as caught:
         read_inversion(write(tmp_path, tensors))
     assert str(tmp_path) not in caught.value.public
+
+
+def test_a_wrong_checksum_is_told(tmp_path: Path) -> None:
+    spec = replace(write(tmp_path, {"emb_params": torch.ones(1, 64)}), sha256="0" * 64)
+    with pytest.raises(InvalidInput, match="is not the frizzle of the catalogue: sha256"):
+        read_inversion(spec)
 
 
 def test_a_cut_file_and_a_missing_one_are_told_apart(tmp_path: Path) -> None:

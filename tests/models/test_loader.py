@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from afterdetail.engine.engine import Engine
+from afterdetail.engine.job import Job
 from afterdetail.errors import InvalidInput, ModelUnavailable, WeightsError
 from afterdetail.models import loader
 from afterdetail.models.catalogue import Kind, ModelSpec, Source
@@ -210,6 +213,21 @@ def test_the_same_set_is_the_same_model(sd15: Any, lora: ModelSpec) -> None:
     assert pool.get(a, frozenset({LoraUse(lora, 0.6)})) is not once
     assert pool.get(a) is not once
     assert pool.get(a).vae is once.vae
+
+
+@pytest.mark.parametrize(("weights", "forwards"), [((0.5, 0.5), 2), ((0.5, 0.6), 4)])
+def test_jobs_of_the_same_set_share_forwards(
+    sd15: Any, lora: ModelSpec, weights: tuple[float, float], forwards: int
+) -> None:
+    pool, a = ModelPool(CPU), spec("a", sd15.file)
+    engine = Engine()
+    for weight in weights:
+        model = pool.get(a, frozenset({LoraUse(lora, weight)}))
+        picture, mask = np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 255, np.uint8)
+        engine.add(Job(model, picture, mask, steps=2, strength=1.0))
+    while not engine.idle:
+        engine.step()
+    assert engine.forwards == forwards
 
 
 def test_memory_is_flat_over_many_changes(sd15: Any, lora: ModelSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,15 @@ def test_other_adapters_are_named_wherever_they_are_given(
     with pytest.raises(InvalidInput, match=said) as caught:
         with_loras(make("sd15"), [LoraUse(spec, 1.0)])
     assert caught.value.code == "adapter_incompatible"
+
+
+def test_a_wrong_checksum_is_told(make: Make, tmp_path: Path) -> None:
+    model = make("sd15")
+    spec = HELP["write"](tmp_path, "l", without_alpha(HELP["adapted_layers"](model)))
+    wrong = replace(spec, sha256="0" * 64)
+    with pytest.raises(InvalidInput, match="is not the l of the catalogue: sha256") as caught:
+        with_loras(model, [LoraUse(wrong, 1.0)])
+    assert "sha256" not in caught.value.public
 
 
 def test_layers_under_unknown_names_are_not_left_out(make: Make, tmp_path: Path) -> None:
