@@ -63,7 +63,7 @@ def _tiny_xl() -> Any:
 def _refiner() -> Any:
     model = load_refiner()
     return StableDiffusionXLImg2ImgPipeline(
-        vae=load_autoencoder(),
+        vae=None,  # that of tiny-xl made its latents, and reads them
         text_encoder=None,
         text_encoder_2=model.text_encoder_2,
         tokenizer=None,

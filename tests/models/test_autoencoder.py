@@ -58,6 +58,16 @@ def test_every_layout_comes_back_bit_for_bit(
     assert found.state_dict().keys() == expected.keys()
     assert all(torch.equal(t, expected[name]) for name, t in found.state_dict().items())
     assert found.config.scaling_factor == scale
+
+
+def test_a_folder_of_diffusers_is_one_too(vae: Any, tmp_path: Path) -> None:
+    vae.save_pretrained(tmp_path)
+    found = load_autoencoder("a", Base.SDXL, tmp_path, TARGET)
+    expected = vae.state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in found.state_dict().items())
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightsError, match="not laid out"):
+        load_autoencoder("a", Base.SDXL, tmp_path, TARGET)
     assert found.config.layers_per_block == vae.config.layers_per_block
 
 

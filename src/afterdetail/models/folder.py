@@ -82,8 +82,8 @@ def _read(
     model = DiffusionModel(
         name=name,
         base=base,
-        unet=_network(UNet2DConditionModel, folder / "unet", target),
-        vae=vae or _network(AutoencoderKL, folder / "vae", target),
+        unet=network_in(folder / "unet", UNet2DConditionModel, target),
+        vae=vae or network_in(folder / "vae", AutoencoderKL, target),
         text_encoder=text("text_encoder", CLIPTextModel),
         tokenizer=tokenizer("tokenizer"),
         text_encoder_2=text("text_encoder_2", CLIPTextModelWithProjection),
@@ -106,7 +106,12 @@ def _check_channels(model: DiffusionModel) -> None:
         )
 
 
-def _network(cls: Any, part: Path, target: Target) -> Any:
+def network_in(part: Path, cls: Any, target: Target) -> Any:
+    """A network from its folder: ``config.json`` and weights as safetensors.
+
+    Raises:
+        WeightsError, OSError, ValueError, RuntimeError, KeyError: a file is missing or damaged.
+    """
     return target.network(cls, _config(part), _tensors(part, target.dtype))
 
 
