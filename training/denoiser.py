@@ -12,8 +12,10 @@ far as their tensors fit. With an accelerator, ``--device cuda --batch 256``.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -217,10 +219,10 @@ class DenoiserLoss:
 
     A repaint begins at a noise level r0 = sigma / alpha with the degraded latent, and DDIM carries
     its error along: at the level r, the share r / r0 of it is left if the model is without fault.
-    Those are the mixtures trained on; most of them are replaced by what a step of the model itself
-    makes of the degraded latent, so that it learns to go on from there. The noise wanted leads to
-    the sharp latent. What the error adds to it is bounded by 1 / r0, after a step by 1 / r; the
-    loss is weighted so that no level outweighs the others.
+    Those are the mixtures trained on; most of them are replaced by what one or two steps of the
+    model itself make of the degraded latent, so that it learns to go on from there. The noise
+    wanted leads to the sharp latent. What the error adds to it is bounded by 1 / r0, after a step
+    by 1 / r; the loss is weighted so that no level outweighs the others.
 
     Args:
         below: trains on lower timesteps alone, as a refiner, which may also begin there.
@@ -252,7 +254,9 @@ class DenoiserLoss:
         noised = alpha * (batch.sharp + left * error) + sigma * noise
         if rolled := round(self.rolled * rest):
             begun = batch.sharp + torch.maximum(inside, 1 - counted) * error
-            moved = self._roll(begun[:rolled], noise[:rolled], begin, steps, batch.first(rolled))
+            way = torch.rand(len(begin), generator=generator).mul(2).clamp_max(1)
+            times = begin, (steps + way * (begin - steps)).long(), steps
+            moved = self._roll(begun[:rolled], noise[:rolled], times, batch.first(rolled))
             noised[:rolled] = torch.where(inside[:rolled] > 0, moved, noised[:rolled])
             bound[:rolled] = (sigma / alpha)[:rolled]
         target = (noised - alpha * batch.sharp) / sigma
@@ -278,15 +282,17 @@ class DenoiserLoss:
         return begin, steps
 
     @torch.no_grad()
-    def _roll(
-        self, begun: Tensor, noise: Tensor, begin: Tensor, steps: Tensor, batch: Batch
-    ) -> Tensor:
-        """Where one step of DDIM leads from the latents begun with."""
-        alpha, sigma = self._levels(begin, noise)
+    def _roll(self, begun: Tensor, noise: Tensor, times: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Where DDIM leads from the latents begun with, in steps from each time to the next."""
+        alpha, sigma = self._levels(times[0], noise)
         noised = alpha * begun + sigma * noise
-        found = self._predict(noised, begin[: len(noise)], batch)
-        alpha_to, sigma_to = self._levels(steps, noise)
-        return alpha_to * (noised - sigma * found) / alpha + sigma_to * found
+        for start, end in pairwise(times):
+            found = self._predict(noised, start[: len(noise)], batch)
+            alpha, sigma = self._levels(start, noise)
+            sharp = (noised - sigma * found) / alpha
+            alpha, sigma = self._levels(end, noise)
+            noised = alpha * sharp + sigma * found
+        return noised
 
     def _predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=noised.is_cuda):

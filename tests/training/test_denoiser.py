@@ -66,16 +66,18 @@ def test_ddim_walks_through_the_mixtures_that_are_trained_on() -> None:
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_step_of_the_models_own_is_one_of_ddim() -> None:
+@pytest.mark.parametrize("steps", [2, 3])
+def test_steps_of_the_models_own_are_those_of_ddim(steps: int) -> None:
     batch, scheduler = _batch(2), new_scheduler()
-    scheduler.set_timesteps(2)
-    begin, end = scheduler.timesteps[:, None].expand(2, 2)
+    scheduler.set_timesteps(steps)
+    times = list(scheduler.timesteps[:, None].expand(steps, 2))
     oracle = Oracle(batch.sharp + 0.3)
     noise = torch.randn(batch.sharp.shape, generator=torch.Generator().manual_seed(3))
-    moved = DenoiserLoss(oracle)._roll(batch.soft, noise, begin, end, batch)
-    noised = scheduler.add_noise(batch.soft, noise, begin)
-    predicted = oracle(noised, begin, batch.tokens)
-    expected = scheduler.step(predicted, begin[0], noised).prev_sample
+    moved = DenoiserLoss(oracle)._roll(batch.soft, noise, times, batch)
+    expected = scheduler.add_noise(batch.soft, noise, times[0])
+    for time in times[:-1]:
+        predicted = oracle(expected, time, batch.tokens)
+        expected = scheduler.step(predicted, time[0], expected).prev_sample
     torch.testing.assert_close(moved, expected, atol=1e-4, rtol=1e-4)
 
 
