@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from afterdetail.errors import InvalidInput, UnknownName
+from afterdetail.types import GEOMETRY
 
 
 class Base(StrEnum):
@@ -226,6 +227,10 @@ class LibraryOptions(DetailOptions):
     inpaint_size: Annotated[StrictStr, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = None
     """Repaint at this of the model's own sizes (`512x512`); null: at the one that fits the object
     best."""
+    size_conditioning: Annotated[StrictStr, Field(pattern=GEOMETRY)] | None = None
+    """What SDXL is told of the picture: the width and height that it had, and how many pixels were
+    cropped on its left and top (`512x512`, `1024x1024+0+256`); null: as large as it is painted, and
+    not cropped. Changes little."""
     prompt_marks: StrictBool = True
     """Read the marks of other tools in both prompts: `[SEP]` divides the parts for one object after
     the other (the last is for all the rest), `[SKIP]` as a part skips the object, `[PROMPT]` stands

@@ -19,7 +19,7 @@ from afterdetail.results import DetailedObject, Listener, Outcome, Settled, Step
 from afterdetail.safety.policy import SafetyPolicy
 from afterdetail.studio import Commission, Order, Sitting
 from afterdetail.targets import Plan, Target
-from afterdetail.types import RGB, Detection, Region
+from afterdetail.types import RGB, Detection, Region, SizeConditioning
 
 LOOK = 0.1
 """Seconds between two looks at the engine for a listener; a step is rarely shorter."""
@@ -131,6 +131,7 @@ class Brush:
 
     def _order(self, canvas: RGB, target: Target, region: Region) -> Order:
         stage, wish = self.recipe.stage, target.wish
+        told = stage.size_conditioning
         return Order(
             choice=wish.choice,
             image=regions.extract(canvas, region),
@@ -143,6 +144,7 @@ class Brush:
             guidance_scale=stage.cfg_scale,
             seed=target.seed,
             clip_skip=stage.clip_skip,
+            size_conditioning=SizeConditioning.parse(told) if told else None,
             soft=stage.soft_inpainting,
         )
 

@@ -28,7 +28,7 @@ from afterdetail.models.loader import Loaded, ModelPool, pick_device
 from afterdetail.models.stats import PoolStats
 from afterdetail.models.store import obtain
 from afterdetail.options import Sampler
-from afterdetail.types import RGB, Gray
+from afterdetail.types import RGB, Gray, SizeConditioning
 
 DETERMINISTIC_ROWS = 2
 """Rows of every forward when results must be exact: those of one guided job."""
@@ -52,6 +52,7 @@ class Order:
     guidance_scale: float
     seed: int
     clip_skip: int | None = None
+    size_conditioning: SizeConditioning | None = None
     soft: bool = False
 
 
@@ -199,6 +200,7 @@ class LocalSitting:
             refiner=loaded.refiner,
             inversions=loaded.inversions,
             clip_skip=order.clip_skip,
+            size_conditioning=order.size_conditioning,
             image=order.image,
             mask=order.mask,
             prompt=order.prompt,

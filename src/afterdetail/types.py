@@ -6,8 +6,9 @@ Coordinates are pixels, x to the right, y down. Pictures are uint8 ``(H, W, 3)``
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -153,3 +154,27 @@ class Region:
     context: PixelBox
     size: Size
     content: PixelBox
+
+
+GEOMETRY = r"^([1-9]\d{0,4})x([1-9]\d{0,4})(?:\+(\d{1,5})\+(\d{1,5}))?$"
+
+
+@dataclass(frozen=True, slots=True)
+class SizeConditioning:
+    """What SDXL is told of a picture's past (Podell et al. 2023, section 2.2).
+
+    ``original`` is the width and height that it had before it was scaled, ``crop`` how many pixels
+    were cropped on its left and top.
+    """
+
+    original: Size
+    crop: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``"512x768"`` or ``"512x768+0+128"``; ValueError for anything else."""
+        match = re.match(GEOMETRY, text)
+        if not match:
+            raise ValueError(f"{text!r} is not a size with or without a crop, like '512x768+0+128'")
+        width, height, left, top = (int(part or 0) for part in match.groups())
+        return cls((width, height), (left, top))

@@ -20,7 +20,7 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.header import Header
 from afterdetail.models.single_file import schedule
 from afterdetail.options import Sampler
-from afterdetail.types import RGB
+from afterdetail.types import RGB, SizeConditioning
 
 Make = Callable[[str], DiffusionModel]
 
@@ -91,6 +91,7 @@ def reference(job: Job) -> RGB:
         add_watermarker=False,
     )
     pipe.set_progress_bar_config(disable=True)
+    told = job.size_conditioning or SizeConditioning((WIDTH, HEIGHT))
     result = pipe(
         job.prompt,
         negative_prompt=job.negative_prompt or (None if not model.is_refiner else ""),
@@ -102,6 +103,9 @@ def reference(job: Job) -> RGB:
         num_inference_steps=job.steps,
         guidance_scale=job.guidance_scale,
         generator=torch.Generator("cpu").manual_seed(job.seed),
+        original_size=told.original[::-1],
+        crops_coords_top_left=told.crop[::-1],
+        negative_crops_coords_top_left=told.crop[::-1],
     )
     return np.asarray(result.images[0])
 
@@ -115,6 +119,15 @@ def test_each_job_gives_the_pipelines_picture(make: Make, jobs: list[Job], kind:
     for job, picture in zip(mine, pictures, strict=True):
         difference = np.abs(reference(job).astype(int) - picture).max()
         assert difference <= 1, (job.sampler, job.strength)
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "refiner"])
+def test_other_sizes_told_are_the_pipelines_too(make: Make, jobs: list[Job], kind: str) -> None:
+    told = SizeConditioning((20, 500), crop=(7, 90))
+    (job,) = mine = [replace(jobs[0], model=make(kind), size_conditioning=told)]
+    (picture,), (plain,) = run(mine), run([replace(job, size_conditioning=None)])
+    assert not np.array_equal(picture, plain)
+    assert np.abs(reference(job).astype(int) - picture).max() <= 1
 
 
 @pytest.mark.parametrize("marks", [["v_pred"], ["v_pred", "ztsnr"]])

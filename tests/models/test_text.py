@@ -23,6 +23,7 @@ from afterdetail.models.text import (
     encode_texts,
     prompt_windows,
 )
+from afterdetail.types import SizeConditioning
 
 Make = Callable[[str], DiffusionModel]
 
@@ -119,6 +120,20 @@ def test_sizes_and_scores(make: Make, kind: str, guided: bool, numbers: list[lis
     assert torch.equal(arguments["time_ids"], torch.tensor(numbers, dtype=torch.float32))
     pooled = torch.cat([text.pooled for text in texts if text.pooled is not None])
     assert torch.equal(arguments["text_embeds"], pooled)
+
+
+def test_sizes_of_the_pictures_past_come_first(make: Make) -> None:
+    model = make("sdxl")
+    told = condition(
+        model,
+        encode(model, "good"),
+        96,
+        64,
+        blank_negative=False,
+        told=SizeConditioning.parse("300x200+5+7"),
+    )
+    arguments = added_arguments(told.added, torch.float32, refiner=False)
+    assert arguments["time_ids"].tolist() == [[200, 300, 7, 5, 96, 64]]
 
 
 @pytest.mark.parametrize(("kind", "zeros"), [("sd15", False), ("sdxl", True), ("refiner", False)])

@@ -98,6 +98,15 @@ def test_a_lora_acts_by_its_weight_and_not_at_all_at_zero(
     assert moved[0] == 0 < moved[1] < moved[2]
 
 
+def test_sizes_that_it_is_told_reach_tiny_xl_alone(detailer: Detailer, cases: list[Case]) -> None:
+    def told(base: Base, size: str | None) -> RGB:
+        return paint(detailer, cases[0], base, size_conditioning=size)
+
+    assert np.array_equal(told(Base.SDXL, None), told(Base.SDXL, "128x128"))
+    assert not np.array_equal(told(Base.SDXL, None), told(Base.SDXL, "32x32+8+0"))
+    assert np.array_equal(told(Base.SD15, None), told(Base.SD15, "32x32+8+0"))
+
+
 @pytest.mark.parametrize("name", LORAS.values())
 def test_diffusers_reads_the_lora(name: str) -> None:
     folder = MODELS / name.removesuffix("-tan")

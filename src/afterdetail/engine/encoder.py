@@ -43,6 +43,7 @@ def _conditioning(
             model,
             [encoded[text] for text in pair],
             *job.image.shape[:2],
+            told=job.size_conditioning,
             blank_negative=not job.negative_prompt,
         )
         for job, pair in zip(jobs, texts, strict=True)

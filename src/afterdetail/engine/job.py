@@ -11,7 +11,7 @@ import torch
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.inversion import Inversion
 from afterdetail.options import Sampler
-from afterdetail.types import RGB, Gray
+from afterdetail.types import RGB, Gray, SizeConditioning
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +25,7 @@ class Job:
     whose timestep is below :data:`~afterdetail.engine.samplers.HAND_OVER`. ``soft`` repaints where
     the mask is v through the last v / 255 of the steps, instead of all or nothing. ``clip_skip``
     counts layers of the text encoders left out at their end; None: as many as the model says.
+    ``size_conditioning`` None: SDXL is told the size of ``image``, and no crop.
     ``inversions`` are words that the prompts may have. Jobs of one ``owner``, a picture, begin in
     turn with those of others.
     """
@@ -42,6 +43,7 @@ class Job:
     deadline: float | None = None
     refiner: DiffusionModel | None = None
     clip_skip: int | None = None
+    size_conditioning: SizeConditioning | None = None
     inversions: tuple[Inversion, ...] = ()
     soft: bool = False
     owner: Hashable = None

@@ -19,6 +19,7 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.inversion import FIRST, SECOND, Inversion
 from afterdetail.prompts.weights import parse
 from afterdetail.prompts.windows import Vector, Window, windows
+from afterdetail.types import SizeConditioning
 
 Windows = tuple[Window, ...]
 
@@ -193,6 +194,7 @@ def condition(
     width: int,
     *,
     blank_negative: bool,
+    told: SizeConditioning | None = None,
 ) -> Conditioning:
     """Put the rows of a job together.
 
@@ -200,14 +202,14 @@ def condition(
         texts: the prompt, behind the negative prompt if the job is guided.
         height: pixels of what is denoised, like ``width``.
         blank_negative: the negative prompt is empty: SDXL was trained with zeros in its place.
+        told: None: the picture was not cropped, and is as large as it is painted.
     """
     if model.text_encoder_2 is None:
         return Conditioning(torch.cat([text.tokens for text in texts]))
     if blank_negative and len(texts) > 1 and not model.is_refiner:
         texts = [_zeros(texts[0]), *texts[1:]]
-    rows = [
-        _added(model, text, height, width, index, len(texts)) for index, text in enumerate(texts)
-    ]
+    sizes = _sizes(told or SizeConditioning((width, height)), height, width)
+    rows = [_added(model, text, sizes, index, len(texts)) for index, text in enumerate(texts)]
     return Conditioning(torch.cat([text.tokens for text in texts]), torch.cat(rows))
 
 
@@ -216,14 +218,20 @@ def _zeros(text: Embedded) -> Embedded:
     return Embedded(torch.zeros_like(text.tokens), torch.zeros_like(text.pooled))
 
 
+def _sizes(told: SizeConditioning, height: int, width: int) -> list[int]:
+    """In SDXL's order: original height and width, what was cropped at top and left, the target."""
+    (x, y), (original_width, original_height) = told.crop, told.original
+    return [original_height, original_width, y, x, height, width]
+
+
 def _added(
-    model: DiffusionModel, text: Embedded, height: int, width: int, index: int, rows: int
+    model: DiffusionModel, text: Embedded, sizes: list[int], index: int, rows: int
 ) -> torch.Tensor:
-    """float32 ``(1, P + N)``: the picture was not cropped, and is as large as it is painted."""
+    """float32 ``(1, P + N)``; a refiner is told a score in the place of the target."""
     assert text.pooled is not None
     score = AESTHETIC_SCORES[len(AESTHETIC_SCORES) - rows + index]
-    last = [score] if model.is_refiner else [height, width]
-    numbers = torch.tensor([[height, width, 0, 0, *last]], dtype=torch.float32)
+    told = [*sizes[:4], score] if model.is_refiner else sizes
+    numbers = torch.tensor([told], dtype=torch.float32)
     return torch.cat([text.pooled, numbers.to(text.pooled.device)], dim=1)
 
 
