@@ -58,7 +58,7 @@ def scenes(detailer: Detailer) -> list[Scene]:
             "a photograph whose face was made soft first",
             soften(photo, face),
             "a photo of a woman",
-            0.4,
+            0.3,  # a photograph is stranger to the model than a rendered head
         ),
     ]
 

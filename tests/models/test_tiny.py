@@ -62,7 +62,7 @@ def test_all_of_it_was_held_out(portraits: list[Portrait]) -> None:
 
 def test_it_is_no_larger_than_agreed() -> None:
     weights = [file.stat().st_size for file in TINY.rglob("*.safetensors")]
-    assert 0 < sum(weights) <= 16 * 2**20
+    assert 0 < sum(weights) <= 16_000_000
 
 
 def test_its_autoencoder_passes_the_gate(portraits: list[Portrait]) -> None:
@@ -72,9 +72,10 @@ def test_its_autoencoder_passes_the_gate(portraits: list[Portrait]) -> None:
 
 
 def test_repainted_faces_are_nearer_to_the_truth(before: Figures, after: Figures) -> None:
-    assert after.landmarks < 0.85 * before.landmarks
-    assert after.features < before.features
-    assert after.psnr > before.psnr - 0.7
+    assert after.landmarks < 0.75 * before.landmarks
+    assert after.features < 0.95 * before.features
+    assert after.psnr > before.psnr
+    assert after.ssim > before.ssim
     assert after.meshed >= before.meshed
 
 
