@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -153,7 +154,8 @@ def made_up_requests(server: Server) -> str:
         capture_output=True,
         text=True,
         check=False,
+        cwd=server.state_dir,  # it leaves a folder of its own
     )
-    lines = done.stdout.splitlines()
-    cases = next((line.strip() for line in lines if "generated" in line), "no summary")
-    return f"{'Passed' if done.returncode == 0 else 'FAILED'}: {cases}"
+    cases = re.search(r"[\d,]+ generated.*", done.stdout)
+    told = cases[0].strip() if cases else "no summary"
+    return f"{'Passed' if done.returncode == 0 else 'FAILED'}: test cases: {told}"
