@@ -110,7 +110,7 @@ def crossing() -> list[str]:
     photo = enlarged(1024)
     exact = request(photo, steps=2, image_encoding="png")
     body = request(photo, steps=2, image_encoding="jpeg")
-    with serving(threads=1, BACKEND="eager") as plain, cluster(nodes=1, engines_each=1):
+    with serving({"BACKEND": "eager"}, threads=1) as plain, cluster(nodes=1, engines_each=1):
         deploy(1)
         times: dict[int, list[float]] = {PORT: [], plain.port: []}
         with httpx.Client(timeout=60, headers=JSON) as client:

@@ -225,7 +225,7 @@ def memory_over(server: Server, minutes: float) -> str:
 
 
 def report() -> str:
-    with serving(**NO_QUEUE, RESOLUTIONS="any") as server:
+    with serving(NO_QUEUE | {"RESOLUTIONS": "any"}) as server:
         parts = {
             "One picture of 1024x1024, JPEG": overhead(server),
             "Ten bodies of 20 MB": health_under_large_bodies(server),
@@ -233,7 +233,7 @@ def report() -> str:
             "Damaged files": damaged_files(server),
             "Requests made up from the schema": made_up_requests(server),
         }
-    with serving(**QUEUE) as server:
+    with serving(QUEUE) as server:
         title = f"Twice what it can do, {CLIENTS} clients for {LOAD_SECONDS} s"
         parts[title] = overload(server)
     return told("The server") + "\n".join(
@@ -251,7 +251,7 @@ def told(title: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The server's memory over time.")
     parser.add_argument("--minutes", type=float, default=20)
-    with serving(**NO_QUEUE) as here:
+    with serving(NO_QUEUE) as here:
         page = told("The server's memory") + memory_over(here, parser.parse_args().minutes)
     RESULTS.joinpath("server_memory.md").write_text(page + "\n", encoding="utf-8")
     print(page)

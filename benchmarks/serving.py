@@ -63,17 +63,18 @@ class Server:
 
 
 @contextmanager
-def serving(threads: int | None = None, **settings: str) -> Iterator[Server]:
-    """A server that is ready, with settings of its own and the classifier off.
+def serving(settings: Mapping[str, str], threads: int | None = None) -> Iterator[Server]:
+    """A server that is ready, with the classifier off.
 
     Args:
+        settings: by name, without their prefix.
         threads: of torch and OpenCV; None leaves them as they are.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "afterdetail", "serve", "--models", "tiny", "--device", "cpu"]
     with TemporaryDirectory() as state_dir:
-        given = {"SAFETY": "off", "STATE_DIR": state_dir} | settings
+        given = {"SAFETY": "off", "STATE_DIR": state_dir} | dict(settings)
         variables = {f"AFTERDETAIL_{name}": value for name, value in given.items()}
         variables |= {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         process = subprocess.Popen(
