@@ -58,6 +58,8 @@ def test_every_option_has_one() -> None:
         ("loras", "freckles=0.8, old : 1.5, plain", {"freckles": 0.8, "old": 1.5, "plain": 1}),
         ("clip_skip", "0", 0),
         ("inpaint_size", "128x128", "128x128"),
+        ("size_conditioning", " ", None),
+        ("size_conditioning", "64x96+0+8", "64x96+0+8"),
         ("sampler", "LCM", "LCM"),
         ("steps", 30.0, 30),
     ],

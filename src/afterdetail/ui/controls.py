@@ -63,6 +63,7 @@ GROUPS = (
             "loras",
             "clip_skip",
             "inpaint_size",
+            "size_conditioning",
             "use_refiner",
         ),
     ),
@@ -166,6 +167,7 @@ PLAIN: Mapping[str, Callable[[str], gr.components.Component]] = {
     "invert_masks": _checkbox,
     "soft_inpainting": _checkbox,
     "color_match": _checkbox,
+    "size_conditioning": lambda field: _text(field, "1024x1024+0+0"),
     "use_refiner": _checkbox,
 }
 
@@ -195,6 +197,7 @@ ABOUT: Mapping[str, tuple[str, str]] = {
     "color_match": ("Colour match", "Give the object the light of what it replaces."),
     "clip_skip": ("CLIP skip", "Layers left out; other tools' 2 is 1 here."),
     "inpaint_size": ("Inpaint size", "Automatic: the model's size that fits best."),
+    "size_conditioning": ("Size told", "SDXL only: the picture's, and its crop."),
     "mask_blur": ("Mask blur", "Pixels of soft edge."),
     "mask_padding": ("Inpaint padding", "Pixels of context that the model sees."),
     "union_masks": ("Merge masks", "All objects as one."),
