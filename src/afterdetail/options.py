@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from afterdetail.errors import InvalidInput, UnknownName
-from afterdetail.types import GEOMETRY
+from afterdetail.types import GEOMETRY, SIZE
 
 
 class Base(StrEnum):
@@ -224,7 +224,7 @@ class LibraryOptions(DetailOptions):
     clip_skip: Annotated[int, Field(ge=0, le=10), NUMBER] | None = None
     """Leave out this many layers at the end of the text encoders (other tools' "clip skip 2" is 1);
     null: as many as the model's catalogue entry says."""
-    inpaint_size: Annotated[StrictStr, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = None
+    inpaint_size: Annotated[StrictStr, Field(pattern=f"^{SIZE}$")] | None = None
     """Repaint at this of the model's own sizes (`512x512`); null: at the one that fits the object
     best."""
     size_conditioning: Annotated[StrictStr, Field(pattern=GEOMETRY)] | None = None

@@ -9,11 +9,10 @@ from afterdetail.errors import InvalidInput
 from afterdetail.lifetime import Lifetime
 from afterdetail.models.catalogue import Catalogue
 from afterdetail.models.choose import Choice, choose
-from afterdetail.models.entries import parse_size
 from afterdetail.prompts import marks, styles
 from afterdetail.prompts.marks import Part
 from afterdetail.stages import ObjectOptions, Stage
-from afterdetail.types import Size
+from afterdetail.types import Size, parse_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,17 @@ class Region:
     content: PixelBox
 
 
-GEOMETRY = r"^([1-9]\d{0,4})x([1-9]\d{0,4})(?:\+(\d{1,5})\+(\d{1,5}))?$"
+SIZE = r"[1-9]\d{0,4}x[1-9]\d{0,4}"
+GEOMETRY = rf"^({SIZE})(?:\+(\d{{1,5}})\+(\d{{1,5}}))?$"
+"""A size, and what is left out on the left and the top."""
+
+
+def parse_size(text: str) -> Size:
+    """``"640x1536"`` is 640 wide and 1536 high; ValueError for anything else."""
+    if not re.fullmatch(SIZE, text):
+        raise ValueError(f"{text!r} is not a size like '512x768' (width x height)")
+    width, height = text.split("x")
+    return int(width), int(height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,5 +186,5 @@ class SizeConditioning:
         match = re.match(GEOMETRY, text)
         if not match:
             raise ValueError(f"{text!r} is not a size with or without a crop, like '512x768+0+128'")
-        width, height, left, top = (int(part or 0) for part in match.groups())
-        return cls((width, height), (left, top))
+        size, left, top = match.groups("0")
+        return cls(parse_size(size), (int(left), int(top)))

@@ -15,8 +15,8 @@ from afterdetail.models.catalogue import (
     built_in,
     load_catalogue,
 )
-from afterdetail.models.entries import parse_size
 from afterdetail.options import Base
+from afterdetail.types import parse_size
 
 DETECTORS = {
     "face_full_mediapipe",

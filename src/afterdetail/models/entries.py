@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from afterdetail.options import Base
-from afterdetail.types import Size
+from afterdetail.types import Size, parse_size
 
 NAME = re.compile(r"[^\W_][\w .+()-]{0,99}")
 """No separators of paths or lists, nothing that starts like an option or a hidden file."""
@@ -55,14 +55,6 @@ class Outline(StrEnum):
 
     BOX = "box"
     SEGMENTATION = "segmentation"
-
-
-def parse_size(text: str) -> Size:
-    """``"640x1536"`` is 640 wide and 1536 high; ValueError for anything else."""
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if not match:
-        raise ValueError(f"{text!r} is not a size like '512x768' (width x height)")
-    return int(match[1]), int(match[2])
 
 
 def _sizes(value: Any) -> Any:
