@@ -36,6 +36,8 @@ Tensors = dict[str, torch.Tensor]
 NETWORKS = ("unet", "text_encoder", "text_encoder_2")
 """What a LoRA may change."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+UNFIT = (WeightsError, Unrecognised, ValueError, RuntimeError, KeyError, TypeError)
+"""What a file raises that is no LoRA of the model it is put on."""
 UNET_PARTS = frozenset({"down_blocks", "mid_block", "up_blocks"})
 
 
@@ -71,10 +73,7 @@ def with_loras(model: DiffusionModel, loras: Iterable[LoraUse]) -> DiffusionMode
     for use in sorted(loras, key=lambda use: (use.spec.name, use.weight)):
         try:
             _add(model, use, weights)
-        except (
-            *(WeightsError, Unrecognised),
-            *(ValueError, RuntimeError, KeyError, TypeError),
-        ) as error:
+        except UNFIT as error:
             raise _incompatible(use, error) from error
     twins = {name: twin(model.networks[name]) for name in dict.fromkeys(n for n, _ in weights)}
     for (network, layer), weight in weights.items():

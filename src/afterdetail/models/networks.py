@@ -28,8 +28,8 @@ FIRST_VALUES = frozenset(
 
 
 class NoFirstValues(TorchFunctionMode):
-    """While this lasts, this thread's new layers get no values: a quarter of the time to build a
-    network whose tensors have none anyway."""
+    """While this lasts, this thread's new layers get no values: computing them takes time even
+    where tensors have none."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
