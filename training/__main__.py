@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from training.attributes import EYE
 from training.crops import CROPS
 from training.export import PIPELINES
 
@@ -31,6 +32,7 @@ def commands(given: argparse.Namespace) -> list[list[str]]:
     return [
         *([] if (CROPS / "train.jsonl").exists() else [crops]),
         ["attributes", portraits],
+        ["attributes", portraits, "--seed", "1", "--out", str(EYE)],
         ["autoencoder"],
         ["evaluate"],
         [*denoiser, *device],

@@ -1,9 +1,12 @@
 """Trains a small classifier of what the portraits' captions name.
 
     python -m training.attributes PORTRAITS [--steps 1500]
+    python -m training.attributes PORTRAITS --seed 1 --out build/training/eye.safetensors
 
 Its layers are the feature distance of ``benchmarks.quality``, and its answers tell whether prompts
 steer. It learns from sharp and degraded crops alike and is written next to the benchmarks, fp16.
+The second line makes another one, for ``training.denoiser`` to learn from: no model is trained on
+the one that measures it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from training.loop import Plan, Run, options, prepare
 from training.portraits import Portrait, read_portraits
 
 WEIGHTS = Path(__file__).parents[1] / "benchmarks" / "attributes.safetensors"
-CHECKPOINT = Path("build/training/attributes.pt")
+EYE = Path("build/training/eye.safetensors")
+"""Of the one that the UNet learns from."""
 WIDTHS = (3, 24, 48, 96, 128)
 
 
@@ -102,11 +106,9 @@ class AttributeNet(nn.Module):
 def load_attribute_net(weights: Path = WEIGHTS) -> AttributeNet:
     net = AttributeNet()
     net.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
-    net.eval()
-    return net
+    return net.eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def feature_distance(net: AttributeNet, first: Tensor, second: Tensor) -> Tensor:
     """How differently the net sees two stacks of pictures ``(B, 3, 128, 128)``: ``(B,)``, from 0.
 
@@ -176,6 +178,7 @@ class Crops:
 def main() -> None:
     parser = options(__doc__, steps=1500, batch=32)
     parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
     given = prepare(parser)
     portraits = read_portraits(given.portraits)
     crops, held = (Crops(CROPS, portraits, name) for name in ("train", "held"))
@@ -186,11 +189,12 @@ def main() -> None:
         pictures, wanted = crops.draw(given.batch, generator)
         return loss_of(net(pictures), wanted)
 
-    run = Run(net, Plan(given.steps, 2e-3, average=0.99), CHECKPOINT, given.seed)
+    checkpoint = EYE.with_name(given.out.stem).with_suffix(".pt")
+    run = Run(net, Plan(given.steps, 2e-3, average=0.99), checkpoint, given.seed)
     run.train(loss)
-    save_file({name: value.half().contiguous() for name, value in run.average.items()}, WEIGHTS)
+    save_file({name: value.half().contiguous() for name, value in run.average.items()}, given.out)
     with torch.no_grad():
-        scores = load_attribute_net()(as_tensor(held.sharp))
+        scores = load_attribute_net(given.out)(as_tensor(held.sharp))
     for name, value in accuracy(scores, held.labels).items():
         print(f"{name}: {value:.2f}")
 

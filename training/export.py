@@ -18,7 +18,9 @@ from diffusers import (
 from transformers import CLIPTokenizer
 
 from training.autoencoder import load_autoencoder
-from training.denoiser import TOKENIZER, load_denoiser, new_scheduler
+from training.batches import TOKENIZER
+from training.denoiser import load_denoiser
+from training.loss import new_scheduler
 from training.refiner import load_refiner
 from training.xl import load_xl
 

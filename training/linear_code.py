@@ -173,6 +173,20 @@ def linear_encoder(vae: AutoencoderKL) -> Callable[[Tensor], Tensor]:
     return encode
 
 
+def linear_decoder(vae: AutoencoderKL) -> Callable[[Tensor], Tensor]:
+    """The decoder that ``start_linear`` builds, as the two convolutions that it amounts to."""
+    gather, fitted = vae.decoder.conv_in, vae.decoder.up_blocks[0].upsamplers[0].conv
+    near, kernel, offset = (
+        part.detach() for part in (gather.weight, fitted.weight[:3], fitted.bias[:3])
+    )
+
+    def decode(latents: Tensor) -> Tensor:
+        gathered = functional.conv2d(latents, near, padding=1)
+        return functional.conv2d(_enlarged(gathered), kernel, offset, padding=1)
+
+    return decode
+
+
 def sample(crops: Path, count: int = 256) -> Tensor:
     """Training crops, evenly spread: float32 ``(count, 3, 128, 128)``, -1..1."""
     sharp = np.load(crops / "train-sharp.npy", mmap_mode="r")

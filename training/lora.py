@@ -19,10 +19,12 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from peft import LoraConfig
 from torch import Tensor
 
+from training.batches import Batches
 from training.captions import phrases
 from training.crops import CROPS, SIZE
-from training.denoiser import Batches, Denoiser, DenoiserLoss, load_denoiser
+from training.denoiser import Denoiser, load_denoiser
 from training.loop import Plan, Run, options, prepare
+from training.loss import DenoiserLoss
 from training.xl import (
     BLOTS,
     PromptBatches,

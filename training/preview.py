@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.autoencoder import as_tensor, decode, encode, load_autoencoder
+from training.batches import inside
 from training.crops import CROPS
-from training.denoiser import Denoiser, empty_tokens, inside, load_denoiser, new_scheduler
+from training.denoiser import Denoiser, empty_tokens, load_denoiser
+from training.loss import new_scheduler
 
 PICTURE = Path("build/training/preview.png")
 STEPS = 20

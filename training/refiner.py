@@ -17,8 +17,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
+from training.batches import per_row
 from training.crops import CROPS, SIZE
-from training.denoiser import WIDTH, per_row
+from training.denoiser import WIDTH
 from training.loop import Plan, Run, options, prepare
 from training.tower import load_tower
 from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from training.attributes import CHOICES, MEASURES, labels, loss_of
+from training.batches import TOKENIZER
 from training.captions import shortened
-from training.denoiser import TOKENIZER, WIDTH, empty_tokens, text_config
+from training.denoiser import WIDTH, empty_tokens, text_config
 from training.loop import Plan, Run, options, prepare
 from training.portraits import Portrait, read_portraits
 

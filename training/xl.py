@@ -21,20 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from training.batches import Batch, Batches, per_row
 from training.captions import shortened
 from training.crops import CROPS, SIZE
 from training.denoiser import (
     WIDTH,
-    Batch,
-    Batches,
     Denoiser,
-    DenoiserLoss,
     empty_tokens,
     load_denoiser,
-    per_row,
     text_config,
 )
 from training.loop import Plan, Run, options, prepare
+from training.loss import DenoiserLoss
 from training.tower import load_tower
 
 CHECKPOINT = Path("build/training/xl.pt")

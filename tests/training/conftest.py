@@ -12,10 +12,12 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from training.autoencoder import Shape, begin
+from training.batches import Batches
 from training.crops import pack
 from training.portraits import Portrait, read_portraits
 
 from afterdetail.types import RGB
+from training import batches as drawn
 
 PHOTO = Path(__file__).parents[1] / "data" / "photos" / "skimage_astronaut.png"
 FACE = (56.0, 40.0, 136.0, 150.0)
@@ -66,3 +68,14 @@ def one_thread() -> Iterator[None]:
 def linear(crops: Path) -> AutoencoderKL:
     """The autoencoder as training begins with it. Not to be changed."""
     return begin(Shape(), crops)
+
+
+@pytest.fixture
+def autoencoder(linear: AutoencoderKL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are encoded by ``linear``."""
+    monkeypatch.setattr(drawn, "load_autoencoder", lambda: linear)
+
+
+@pytest.fixture
+def batches(crops: Path, autoencoder: None) -> Batches:  # noqa: ARG001
+    return Batches(crops, size=4)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from training.denoiser import Denoiser, empty_tokens, new_scheduler
+from training.denoiser import Denoiser, empty_tokens
 from training.export import PIPELINES, export
 from training.loop import Plan, Run
 from training.lora import AttributeBatches, adapted, begin_with, lora_of
+from training.loss import new_scheduler
 from training.refiner import BELOW, ScoredBatches, new_refiner
 from training.tower import Tower, centre
 from training.xl import (
@@ -30,7 +31,6 @@ from training.xl import (
 )
 from transformers import CLIPTextModelWithProjection
 
-from training import denoiser
 from training import export as exporting
 
 WORDS = 736
@@ -93,11 +93,6 @@ def test_the_refiner_begins_with_the_bases_outer_levels(
     assert refiner.unet.num_parameters() < 0.4 * xl.unet.num_parameters()
     batch = replace(text_batch(1.0), numbers=torch.tensor([[128.0, 128, 0, 0, 6]] * 2))
     assert refiner(batch.sharp, torch.tensor([50, 150]), batch).shape == batch.sharp.shape
-
-
-@pytest.fixture
-def autoencoder(linear: AutoencoderKL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(denoiser, "load_autoencoder", lambda: linear)
 
 
 @pytest.mark.usefixtures("autoencoder")

@@ -1,0 +1,148 @@
+"""What the UNets are trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from training.batches import Batch, per_row
+
+RESTORED = 0.75
+"""Share of each batch that begins at the degraded face."""
+
+ROLLED = 0.8
+"""Share of those that are met where the model itself has led them."""
+
+SEEN = 5.0
+"""How much looks count beside squared errors."""
+
+
+def new_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+class DenoiserLoss:
+    """Squared error of the predicted noise, on the device that the batch is on.
+
+    A repaint begins at a noise level r0 = sigma / alpha with the degraded latent, and DDIM carries
+    its error along: at the level r, the share r / r0 of it is left if the model is without fault.
+    Those are the mixtures trained on; most of them are replaced by what one or two steps of the
+    model itself make of the degraded latent, so that it learns to go on from there. The noise
+    wanted leads to the sharp latent. What the error adds to it is bounded by 1 / r0, after a step
+    by 1 / r; the loss is weighted so that no level outweighs the others.
+
+    Squared errors alone ask for the mean of all faces that it might be, which is blurred. ``seen``
+    looks at the picture that is predicted, as a perceptual loss does (Johnson et al. 2016).
+
+    Args:
+        below: trains on lower timesteps alone, as a refiner, which may also begin there.
+        restored: share of each batch that begins at the degraded face.
+        rolled: share of those that the model takes a step with.
+        seen: how different two stacks of latents ``(B, C, h, w)`` look, ``(B,)``; None: nobody
+            looks.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        below: int = 1000,
+        restored: float = RESTORED,
+        rolled: float = ROLLED,
+        seen: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        alphas = new_scheduler().alphas_cumprod
+        self.model, self.alpha, self.sigma = model, alphas.sqrt(), (1 - alphas).sqrt()
+        self.below, self.restored, self.rolled, self.seen = below, restored, rolled, seen
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        rest = round(self.restored * len(batch.sharp))
+        begin, steps = self._times(len(batch.sharp), rest, generator)
+        noise = torch.randn(batch.sharp.shape, generator=generator).to(batch.sharp)
+        error = batch.soft - batch.sharp
+        error[rest:] = 0
+        inside, counted = self._regions(batch, rest, generator)
+        alpha, sigma = self._levels(steps, noise)
+        bound = per_row((self.sigma / self.alpha)[begin], noise)
+        left = torch.where(inside > 0, sigma / alpha / bound, (1 - counted).expand_as(inside))
+        noised = alpha * (batch.sharp + left * error) + sigma * noise
+        if rolled := round(self.rolled * rest):
+            begun = batch.sharp + torch.maximum(inside, 1 - counted) * error
+            way = torch.rand(len(begin), generator=generator).mul(2).clamp_max(1)
+            times = begin, (steps + way * (begin - steps)).long(), steps
+            moved = self._roll(begun[:rolled], noise[:rolled], times, batch.first(rolled))
+            noised[:rolled] = torch.where(inside[:rolled] > 0, moved, noised[:rolled])
+            bound[:rolled] = (sigma / alpha)[:rolled]
+        target = (noised - alpha * batch.sharp) / sigma
+        found = self._predict(noised, steps, batch)
+        squared = (found - target).square()
+        weight = torch.where(inside * error != 0, bound**2 / (1 + bound**2), 1.0)
+        loss: Tensor = (weight * squared * counted).sum() / (counted.sum() * squared.shape[1])
+        if self.seen is not None:
+            made = batch.sharp + counted * ((noised - sigma * found) / alpha - batch.sharp)
+            trust = (alpha / (alpha + sigma)).flatten()[:rest]
+            loss = loss + SEEN * (trust * self.seen(made[:rest], batch.sharp[:rest])).mean()
+        return loss
+
+    def _levels(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """How much picture and noise there is at timesteps, for as many rows as ``like`` has."""
+        count = len(like)
+        return per_row(self.alpha[steps[:count]], like), per_row(self.sigma[steps[:count]], like)
+
+    def _times(self, count: int, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Timesteps at which repaints begin and at which they are met, the rest anywhere."""
+        begin = torch.randint(100, 500, (count,), generator=generator)
+        begin[::3] = torch.randint(500, 1000, begin[::3].shape, generator=generator)
+        if self.below < 1000:
+            begin[1::3] = torch.randint(20, self.below, begin[1::3].shape, generator=generator)
+        share = torch.rand(count, generator=generator)
+        steps = (share * begin.clamp_max(self.below)).long()
+        steps[rest:] = (share[rest:] * self.below).long()
+        return begin, steps
+
+    @torch.no_grad()
+    def _roll(self, begun: Tensor, noise: Tensor, times: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Where DDIM leads from the latents begun with, in steps from each time to the next."""
+        alpha, sigma = self._levels(times[0], noise)
+        noised = alpha * begun + sigma * noise
+        for start, end in pairwise(times):
+            found = self._predict(noised, start[: len(noise)], batch)
+            alpha, sigma = self._levels(start, noise)
+            sharp = (noised - sigma * found) / alpha
+            alpha, sigma = self._levels(end, noise)
+            noised = alpha * sharp + sigma * found
+        return noised
+
+    def _predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=noised.is_cuda):
+            return self.predict(noised, steps.to(noised.device), batch).float()
+
+    def predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
+        """The noise that the model finds in ``noised`` when it is told what ``batch`` tells."""
+        noise: Tensor = self.model(noised, steps, batch.tokens)
+        return noise
+
+    @staticmethod
+    def _regions(batch: Batch, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Where the error fades, and where the loss counts.
+
+        A quarter of the degraded pictures become sharp as a whole. Around another quarter of the
+        faces the picture is sharp already; around half it stays as degraded as it was, and the loss
+        does not count there: the engine puts the picture back.
+        """
+        kind = torch.randint(4, (len(batch.face), 1, 1, 1), generator=generator).clamp_max(2)
+        kind = kind.to(batch.face.device)
+        inside = torch.where(kind == 0, torch.ones_like(batch.face), batch.face)
+        counted = torch.where(kind == 2, batch.face, torch.ones_like(batch.face))
+        counted[rest:] = 1
+        return inside, counted
