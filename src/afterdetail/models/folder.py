@@ -18,7 +18,7 @@ from transformers import (
 
 from afterdetail.errors import WeightsError
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.networks import Target
+from afterdetail.models.networks import Target, no_collection
 from afterdetail.models.store import weights_of
 from afterdetail.models.tensors import read_tensors
 from afterdetail.options import Base
@@ -32,6 +32,7 @@ NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 """What is read into memory, where it is there; never a safety checker's 1.2 GB."""
 
 
+@no_collection()
 def load_folder(
     name: str,
     base: Base,

@@ -7,8 +7,10 @@ register parameters), and here the engine and other loads go on in other threads
 from __future__ import annotations
 
 import copy
+import gc
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,20 @@ class NoFirstValues(TorchFunctionMode):
         if func in FIRST_VALUES:
             return given["tensor"] if "tensor" in given else args[0]
         return func(*args, **given)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """While this lasts, Python looks for no garbage: a thousand new modules would make it look
+    through all that torch, diffusers and transformers consist of. Loads in several threads at once
+    may end it early, which costs time alone."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from afterdetail.models import architecture
 from afterdetail.models.catalogue import Kind
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.header import Header, read_header, todays_key
-from afterdetail.models.networks import Target
+from afterdetail.models.networks import Target, no_collection
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
 from afterdetail.models.tensors import read_tensors
 from afterdetail.models.tokenizer import PAD_OF_OPEN_CLIP, clip_tokenizer
@@ -57,6 +57,7 @@ def is_served(name: str) -> bool:
     return name.startswith(SERVED)
 
 
+@no_collection()
 def load_single_file(
     name: str,
     base: Base,
