@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache, cached_property
+from typing import Self
 
 import cv2
 import numpy as np
@@ -45,6 +46,12 @@ class Case:
     def mask(self) -> Mask:
         size = (self.truth.shape[1], self.truth.shape[0])
         return masks.blur(masks.dilate(masks.draw(self.found, size), DILATION), BLUR)
+
+    def among_truth(self) -> Self:
+        """The same with nothing degraded but the face, as where a model draws a small one."""
+        share = masks.to_array(self.mask)[..., None] / 255
+        soft = np.rint(share * self.soft + (1 - share) * self.truth).astype(np.uint8)
+        return replace(self, soft=soft)
 
     @cached_property
     def border(self) -> npt.NDArray[np.bool_]:
@@ -122,9 +129,7 @@ def ssim(truth: Floats, made: Floats) -> float:
 
 def features(case: Case, made: RGB) -> float:
     """The attribute classifier's distance of two faces, times 100."""
-    truth, other = (
-        as_tensor(face_crop(rgb, case.portrait.box)[None]) for rgb in (case.truth, made)
-    )
+    truth, other = (as_tensor(face_crop(rgb, case.found.box)[None]) for rgb in (case.truth, made))
     return 100 * float(feature_distance(_net(), truth, other))
 
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.figures import Case, colour_shift, face_crop, features, mean, measure, psnr, ssim
 from training.portraits import read_portraits
 
+from afterdetail import masks
 from afterdetail.types import RGB, Box, Detection
 
 PORTRAITS = Path(__file__).parents[1] / "data" / "portraits"
@@ -41,6 +42,13 @@ def test_the_truth_has_the_best_figures(case: Case) -> None:
 
 def test_the_input_has_no_shift_of_colour(case: Case) -> None:
     assert measure(case, case.soft).ring == 0
+
+
+def test_among_truth_nothing_is_degraded_but_the_face(case: Case) -> None:
+    alone, alpha = case.among_truth(), np.asarray(masks.to_array(case.mask))
+    assert np.array_equal(alone.soft[alpha == 0], case.truth[alpha == 0])
+    assert np.array_equal(alone.soft[alpha == 255], case.soft[alpha == 255])
+    assert (alpha == 0).any() and (alpha == 255).any()
 
 
 def test_every_figure_falls_with_blur(case: Case) -> None:
