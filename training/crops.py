@@ -30,7 +30,7 @@ CROPS = Path("build/training/crops")
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A sharp crop, its degraded twin, and the face's box in pixels of both."""
+    """A sharp crop, its degraded twin, and the box of what is repainted, in pixels of both."""
 
     sharp: RGB
     soft: RGB
@@ -40,9 +40,25 @@ class Crop:
 def cut(portrait: Portrait, rng: np.random.Generator) -> Crop:
     """A square of 1.15 to 2.2 faces somewhere around the face, scaled to 128 x 128."""
     rgb = portrait.read()
-    square = _square(portrait.box, rgb.shape[0], rng)
+    face = found(portrait.box, rng)
+    square = _square(face, rgb.shape[0], rng)
     soft = degrade(rgb, portrait.box.height, rng)
-    return Crop(_resize(rgb, square), _resize(soft, square), _inside(portrait.box, square))
+    return Crop(_resize(rgb, square), _resize(soft, square), _inside(face, square))
+
+
+def found(head: Box, rng: np.random.Generator) -> Box:
+    """About what a face detector finds of a head: from the brows to the chin.
+
+    Means and deviations are those of ``face_full_mediapipe`` on 60 held-out portraits.
+    """
+    left, right = rng.normal((-0.07, 1.06), 0.11)
+    top, bottom = rng.normal((0.18, 0.97), 0.035)
+    return Box(
+        head.x0 + left * head.width,
+        head.y0 + top * head.height,
+        head.x0 + right * head.width,
+        head.y0 + bottom * head.height,
+    )
 
 
 def pack(
