@@ -21,6 +21,7 @@ from training.batches import per_row
 from training.crops import CROPS, SIZE
 from training.denoiser import WIDTH
 from training.loop import Plan, Run, options, prepare
+from training.perceptual import PerceptualDistance
 from training.tower import load_tower
 from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl
 
@@ -122,7 +123,9 @@ def main() -> None:
     model: nn.Module = new_refiner(load_xl().unet, load_tower())
     model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan = Plan(given.steps, given.rate, warmup=20, decay=0.6, average=0.98, save_every=50)
-    loss = XLLoss(model, below=BELOW, rolled=0)  # it does not begin where it is used
+    seen = PerceptualDistance(given.device)
+    # It does not begin where it is used: nothing is rolled.
+    loss = XLLoss(model, below=BELOW, rolled=0, seen=seen)
     run = Run(model, plan, CHECKPOINT, given.seed)
     run.train(lambda generator: loss(batches.draw(generator), generator))
 

@@ -33,6 +33,7 @@ from training.denoiser import (
 )
 from training.loop import Plan, Run, options, prepare
 from training.loss import DenoiserLoss
+from training.perceptual import PerceptualDistance
 from training.tower import load_tower
 
 CHECKPOINT = Path("build/training/xl.pt")
@@ -283,7 +284,7 @@ def main() -> None:
         if not name.startswith("text_encoder_2."):
             parameter.requires_grad_(given.all or listens(name))
     plan = Plan(given.steps, given.rate, warmup=20, decay=0.5, average=0.98, save_every=50)
-    loss = XLLoss(model, restored=0.7)
+    loss = XLLoss(model, restored=0.7, seen=PerceptualDistance(given.device))
     run = Run(model, plan, CHECKPOINT, given.seed)
     run.train(lambda generator: loss(batches.draw(generator), generator))
 
