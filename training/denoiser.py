@@ -18,7 +18,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from training.batches import TOKENIZER, Batches
+from training.batches import TOKENIZER
+from training.contradiction import ToldBatches
 from training.crops import CROPS
 from training.loop import Plan, Run, options, prepare
 from training.loss import DenoiserLoss
@@ -117,7 +118,7 @@ def main() -> None:
     parser = options(__doc__, steps=4000, batch=16, rate=1e-3, device=True)
     parser.add_argument("--initial", type=Path, help="model in the diffusers layout")
     given = prepare(parser)
-    batches = Batches(CROPS, given.batch, device=given.device)
+    batches = ToldBatches(CROPS, given.batch, device=given.device)
     vocabulary = int(batches.tokens.max()) + 1
     model = Denoiser(vocabulary, latents=4)
     model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

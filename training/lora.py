@@ -21,21 +21,12 @@ from torch import Tensor
 
 from training.batches import Batches
 from training.captions import phrases
+from training.contradiction import BLOTS, PromptBatches, blotted, lightened
 from training.crops import CROPS, SIZE
 from training.denoiser import Denoiser, load_denoiser
 from training.loop import Plan, Run, options, prepare
 from training.loss import DenoiserLoss
-from training.xl import (
-    BLOTS,
-    PromptBatches,
-    TextBatch,
-    XLDenoiser,
-    XLLoss,
-    blotted,
-    lightened,
-    load_xl,
-    sizes,
-)
+from training.xl import TextBatch, XLDenoiser, XLLoss, load_xl, sizes
 
 FOLDER = Path("build/training")
 RANK = 4

@@ -18,11 +18,10 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from training.batches import Batch, Batches, per_row
-from training.captions import shortened
+from training.contradiction import PromptBatches, ToldBatches
 from training.crops import CROPS, SIZE
 from training.denoiser import (
     WIDTH,
@@ -47,19 +46,6 @@ LOUD = 4.0
 """Of the whole text's vector, so that the zeros behind it are soon left."""
 VAGUE = 0.5
 """Share of the captions that contradict the picture."""
-BLOTS = (1, 2, 4, 8)
-"""Latent pixels that one blot of such a picture is wide."""
-LIFT = torch.tensor([0.8, 0.5, 0.5])
-"""How far, at most times, the colours of such a picture are off: Y, U and V of the latents."""
-LIGHTER = {
-    "pale skin": -2.0,
-    "light skin": -1.0,
-    "tan skin": 0.0,
-    "brown skin": 1.0,
-    "dark skin": 2.0,
-}
-"""How much lighter than the caption says such a face is made, in the latents' Y: so much darker
-it has to be painted."""
 SMALL = 0.08
 """Share of crops that stay degraded and are said to come from small pictures."""
 SMALL_SIDE = 32
@@ -192,32 +178,20 @@ def copy_unet(
     nn.init.zeros_(unet.add_embedding.linear_2.bias)
 
 
-class PromptBatches(Batches):
-    """Crops with captions that are as short as prompts."""
+class XLBatches(ToldBatches):
+    """Many of the captions contradict the degraded picture, some of the pictures are small."""
 
-    def read(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self.tokenize([shortened(self.captions[row], generator) for row in rows.tolist()])
-
-
-class XLBatches(PromptBatches):
-    """Some of the captions contradict the degraded picture, some of the pictures are small.
-
-    Only where degraded faces differ from what captions say can there be anything to hear.
-    """
+    share = VAGUE
 
     def draw(self, generator: torch.Generator) -> TextBatch:
-        batch = super().draw(generator)
+        batch = PromptBatches.draw(self, generator)
         silent = (batch.tokens == self.tokens[-1].to(batch.tokens)).all(1).cpu()
         zeros = silent & (torch.rand(self.size, generator=generator) < 0.5)
-        vague = ~silent & (torch.rand(self.size, generator=generator) < VAGUE)
+        vague = self.contradicted(batch, generator)
         small = ~vague & (torch.rand(self.size, generator=generator) < SMALL)
-        blot = BLOTS[int(torch.randint(len(BLOTS), (), generator=generator))]
-        texts = self.tokenizer.batch_decode(batch.tokens, skip_special_tokens=True)
-        lighter = torch.tensor([sum(LIGHTER[p] for p in LIGHTER if p in t) for t in texts])
-        other = lightened(tinted(blotted(batch.soft, blot), generator), batch.face, lighter)
         return TextBatch(
             sharp=torch.where(per_row(small, batch.sharp), batch.soft, batch.sharp),
-            soft=torch.where(per_row(vague, batch.soft), other, batch.soft),
+            soft=torch.where(per_row(vague, batch.soft), self.other(batch, generator), batch.soft),
             face=batch.face,
             tokens=batch.tokens,
             numbers=sizes(torch.where(small, SMALL_SIDE, SIZE)).to(batch.sharp),
@@ -231,28 +205,6 @@ def sizes(original: Tensor) -> Tensor:
     top = left = torch.zeros_like(original)
     target = torch.full_like(original, SIZE)
     return torch.stack([height, width, top, left, target, target], 1)
-
-
-def blotted(soft: Tensor, blot: int) -> Tensor:
-    """Latents ``(B, C, h, w)``, as blurred as if each blot had been a pixel once."""
-    small = functional.avg_pool2d(soft, blot)
-    return functional.interpolate(small, scale_factor=float(blot), mode="bilinear")
-
-
-def tinted(soft: Tensor, generator: torch.Generator) -> Tensor:
-    """Latents ``(B, C, h, w)`` in other colours: the first three channels are Y, U and V."""
-    count = len(soft)
-    gain = 1 + 0.2 * torch.randn(count, 3, 1, 1, generator=generator).to(soft)
-    lift = LIFT * torch.randn(count, 3, generator=generator)
-    colours = soft[:, :3] * gain + lift[..., None, None].to(soft)
-    return torch.cat([colours, soft[:, 3:]], 1)
-
-
-def lightened(soft: Tensor, face: Tensor, lighter: Tensor) -> Tensor:
-    """Latents ``(B, C, h, w)`` with ``lighter`` ``(B,)`` added to Y, by and by towards the face."""
-    area = functional.avg_pool2d(face, 9, 1, 4)
-    luma = soft[:, :1] + area * per_row(lighter, soft)
-    return torch.cat([luma, soft[:, 1:]], 1)
 
 
 def load_xl(checkpoint: Path = CHECKPOINT) -> XLDenoiser:

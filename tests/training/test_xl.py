@@ -23,11 +23,8 @@ from training.xl import (
     XLBatches,
     XLDenoiser,
     XLLoss,
-    blotted,
     convert,
-    lightened,
     sizes,
-    tinted,
 )
 from transformers import CLIPTextModelWithProjection
 
@@ -120,21 +117,6 @@ def test_a_lora_learns_from_faces_that_have_it_and_captions_that_do_not_say_so(c
     lighter = (batch.soft - batch.sharp)[:, :1]
     assert (lighter * batch.face).sum() / batch.face.sum() > 1
     assert (lighter * (1 - batch.face)).mean().abs() < 0.5
-
-
-@torch.no_grad()
-def test_blots_tints_and_light_keep_what_they_should() -> None:
-    latents = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(blotted(latents, 1), latents)
-    torch.testing.assert_close(blotted(latents, 8).mean(), latents.mean(), atol=0.02, rtol=0)
-    other = tinted(latents, torch.Generator().manual_seed(2))
-    assert torch.equal(other[:, 3], latents[:, 3])
-    assert (other[:, :3] - latents[:, :3]).abs().mean() > 0.1
-    face = torch.zeros(2, 1, 64, 64)
-    face[..., 20:44, 20:44] = 1
-    moved = lightened(latents, face, torch.tensor([0.0, 2.0])) - latents
-    assert moved[0].abs().max() == moved[1, 1:].abs().max() == 0
-    assert moved[1, 0, 32, 32] == pytest.approx(2) and moved[1, 0, 0, 0] == 0
 
 
 @pytest.mark.usefixtures("autoencoder")
