@@ -5,8 +5,9 @@
 
 Epsilon prediction on the betas of SD1.5. A quarter of each batch is plain diffusion of sharp
 crops. The rest is what an after-detailer meets: the noised latent comes from the degraded face,
-the target leads to the sharp one. ``--initial`` takes a UNet and a text encoder to begin with, as
-far as their tensors fit. With an accelerator, ``--device cuda --batch 256``.
+the target leads to the sharp one. It needs the second classifier of ``training.attributes``.
+``--initial`` takes a UNet and a text encoder to begin with, as far as their tensors fit. With an
+accelerator, ``--device cuda --batch 256``.
 """
 
 from __future__ import annotations
