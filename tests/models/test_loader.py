@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from afterdetail.models import loader
 from afterdetail.models.catalogue import Kind, ModelSpec, Source
 from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.entries import Prediction
 from afterdetail.models.loader import (
     ModelPool,
     expected_bytes,
@@ -28,6 +30,7 @@ from afterdetail.models.loader import (
     pick_device,
     resident_bytes,
 )
+from afterdetail.models.single_file import SCHEDULE, ZERO_SNR
 from afterdetail.models.stats import PoolStats
 from afterdetail.options import Base
 
@@ -228,6 +231,22 @@ def test_jobs_of_the_same_set_share_forwards(
     while not engine.idle:
         engine.step()
     assert engine.forwards == forwards
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({}, {}),
+        ({"prediction": Prediction.EPSILON}, {"prediction_type": "epsilon"}),
+        ({"prediction": Prediction.VELOCITY}, {"prediction_type": "v_prediction"}),
+        ({"zero_snr": True}, ZERO_SNR),
+    ],
+)
+def test_an_entry_may_know_the_schedule_better(
+    sd15: Any, entry: dict[str, Any], told: Mapping[str, Any]
+) -> None:
+    model = load_model(replace(spec("a", sd15.file), **entry), CPU, torch.float32)
+    assert model.scheduler_config == {**SCHEDULE, **told}
 
 
 def test_memory_is_flat_over_many_changes(sd15: Any, lora: ModelSpec) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from afterdetail.errors import InvalidInput, ModelUnavailable, UnknownName, WeightsError
 from afterdetail.models import own
 from afterdetail.models.catalogue import Kind, built_in, load_catalogue
+from afterdetail.models.entries import Prediction
 from afterdetail.options import Base
 
 ATTENTION = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -53,6 +54,24 @@ def test_checkpoints_are_recognised(
     spec = own.add(catalogue, save(kind).file)
     assert (spec.kind, spec.base) == expected
     own.check(spec)
+
+
+@pytest.mark.parametrize(
+    ("settings", "prediction"),
+    [
+        (None, None),
+        ("model:\n  params:\n    channels: 4\n", None),
+        ('model:\n  params:\n    parameterization: "v"\n    channels: 4\n', Prediction.VELOCITY),
+        ("model:\n  params:\n    parameterization: eps\n", None),
+    ],
+)
+def test_settings_beside_a_checkpoint_say_what_it_predicts(
+    sd15: Any, tmp_path: Path, settings: str | None, prediction: Prediction | None
+) -> None:
+    file = Path(shutil.copy(sd15.file, tmp_path / "mine.safetensors"))
+    if settings:
+        file.with_suffix(".yaml").write_text(settings, encoding="utf-8")
+    assert own.add(tmp_path / "models.toml", file).prediction is prediction
 
 
 @pytest.mark.parametrize(("width", "base"), [(768, Base.SD15), (2048, Base.SDXL)])

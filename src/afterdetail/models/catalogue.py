@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from afterdetail.errors import InvalidInput, UnknownName
-from afterdetail.models.entries import Entry
+from afterdetail.models.entries import Entry, Prediction
 from afterdetail.models.entries import Kind as Kind
 from afterdetail.models.entries import Outline as Outline
 from afterdetail.options import Base
@@ -77,6 +77,10 @@ class ModelSpec:
     trigger_words: tuple[str, ...] = ()
     clip_skip: int = 0
     """Of bases and checkpoints: layers of the text encoders left out at their end."""
+    prediction: Prediction | None = None
+    """Of bases, checkpoints and refiners: what they predict; None: what their files say."""
+    zero_snr: bool = False
+    """Of the same: their noise schedule ends without signal, whatever their files say."""
     of: str | None = None
     """Of refiners and LoRAs: the base or checkpoint that they were made for; None: any."""
     vae: ModelSpec | None = None
@@ -228,6 +232,8 @@ def _spec(file: Path, number: int, table: object) -> ModelSpec:
         outline=entry.outline,
         trigger_words=entry.trigger_words,
         clip_skip=entry.clip_skip,
+        prediction=entry.prediction,
+        zero_snr=entry.zero_snr,
         of=entry.of,
     )
 

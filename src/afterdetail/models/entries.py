@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
     model_validator,
@@ -57,6 +58,13 @@ class Outline(StrEnum):
     SEGMENTATION = "segmentation"
 
 
+class Prediction(StrEnum):
+    """What a UNet was trained to tell of a noised latent."""
+
+    EPSILON = "epsilon"
+    VELOCITY = "v_prediction"
+
+
 def _sizes(value: Any) -> Any:
     return [parse_size(str(item)) for item in value] if isinstance(value, list) else value
 
@@ -90,6 +98,8 @@ class Entry(BaseModel):
     outline: Outline = Outline.BOX
     trigger_words: tuple[StrictStr, ...] = ()
     clip_skip: Annotated[StrictInt, Field(ge=0, le=10)] = 0
+    prediction: Prediction | None = None
+    zero_snr: StrictBool = False
     of: StrictStr | None = None
     vae: StrictStr | None = None
 

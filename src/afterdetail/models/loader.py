@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from afterdetail.models.header import read_header
 from afterdetail.models.inversion import Inversion, read_inversion
 from afterdetail.models.lora import with_loras
 from afterdetail.models.networks import Target
-from afterdetail.models.single_file import is_served, load_single_file
+from afterdetail.models.single_file import ZERO_SNR, is_served, load_single_file
 from afterdetail.models.stats import PoolStats
 from afterdetail.models.store import locate, obtain
 
@@ -227,7 +227,15 @@ def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Dif
         vae = load_autoencoder(spec.vae.name, spec.base, file, Target(device, dtype))
     load = load_single_file if path.is_file() else load_folder
     model = load(spec.name, spec.base, path, device, dtype, vae)
-    return replace(model, clip_skip=spec.clip_skip) if spec.clip_skip else model
+    return replace(
+        model, clip_skip=spec.clip_skip, scheduler_config=_schedule(model.scheduler_config, spec)
+    )
+
+
+def _schedule(config: Mapping[str, Any], spec: ModelSpec) -> Mapping[str, Any]:
+    """The noise schedule that a file tells, unless its entry knows better."""
+    told = {"prediction_type": str(spec.prediction)} if spec.prediction else {}
+    return {**config, **told, **(ZERO_SNR if spec.zero_snr else {})}
 
 
 def for_low_memory(model: DiffusionModel, device: torch.device) -> DiffusionModel:

@@ -11,20 +11,22 @@ from pathlib import Path
 
 from afterdetail.errors import InvalidInput, UnknownName, WeightsError
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec, load_catalogue
-from afterdetail.models.entries import NAME
+from afterdetail.models.entries import NAME, Prediction
 from afterdetail.models.header import read_header
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
 from afterdetail.models.store import file_sha256, is_disk_full, locate, verify
 
 COPIES = "models"
 """The folder beside a catalogue that copies go to."""
+VELOCITY = re.compile(r"""^\s*parameterization:\s*["']?v["']?\s*$""", re.MULTILINE)
 ENTRY = re.compile(r"^\[\[model\]\][^\n]*\n", re.MULTILINE)
 
 
 def add(catalogue: Path, file: Path, *, name: str | None = None, copy: bool = False) -> ModelSpec:
     """Put a weights file into a catalogue, which is made if there is none.
 
-    What it is, is read from its header. The first checkpoint of a base becomes the base itself.
+    What it is, is read from its header, and from the ``.yaml`` of the same name beside it, if there
+    is one. The first checkpoint of a base becomes the base itself.
 
     Args:
         name: how requests name it; None: the file's name.
@@ -42,7 +44,8 @@ def add(catalogue: Path, file: Path, *, name: str | None = None, copy: bool = Fa
     known = _read(catalogue)
     name = _free_name(name or file.stem, known)
     path = _copied(file, catalogue.parent / COPIES) if copy else file.resolve()
-    entry = _entry(name, _kind(found, known), found, path, file_sha256(path))
+    kind = _kind(found, known)
+    entry = _entry(name, kind, found, path, file_sha256(path), _predicts_velocity(file))
     before = catalogue.read_text(encoding="utf-8") if catalogue.exists() else ""
     _write(catalogue, f"{before.rstrip()}\n\n{entry}".lstrip())
     return load_catalogue(catalogue).find(None, name)
@@ -72,7 +75,19 @@ def _kind(found: Recognised, known: Catalogue) -> Kind:
     return found.kind
 
 
-def _entry(name: str, kind: Kind, found: Recognised, path: Path, sha256: str) -> str:
+def _predicts_velocity(file: Path) -> bool:
+    """Whether the settings of the original training code, which some checkpoints come with, say so.
+
+    Nothing in such a file does.
+    """
+    settings = file.with_suffix(".yaml")
+    text = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
+    return bool(VELOCITY.search(text))
+
+
+def _entry(
+    name: str, kind: Kind, found: Recognised, path: Path, sha256: str, velocity: bool
+) -> str:
     fields = {
         "name": name,
         "kind": str(kind),
@@ -80,6 +95,8 @@ def _entry(name: str, kind: Kind, found: Recognised, path: Path, sha256: str) ->
         "path": str(path),
         "sha256": sha256,
     }
+    if velocity:
+        fields["prediction"] = str(Prediction.VELOCITY)
     # A JSON string is a TOML string.
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
     return "\n".join(["[[model]]", *lines, ""])

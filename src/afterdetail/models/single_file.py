@@ -49,6 +49,9 @@ SCHEDULE: Mapping[str, Any] = {
 """The noise schedule of SD 1.x and SDXL alike (Rombach et al. 2022; Podell et al. 2023)."""
 
 
+ZERO_SNR: Mapping[str, Any] = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+"""Of a schedule that ends without signal (Lin et al. 2024)."""
+
 SERVED = (architecture.UNET, architecture.VAE, "cond_stage_model.", "conditioner.")
 """How the names of what is served begin; the rest are averages of training and the like."""
 
@@ -165,5 +168,5 @@ def schedule(header: Header) -> Mapping[str, Any]:
         return SCHEDULE
     changed: dict[str, Any] = {**SCHEDULE, "prediction_type": "v_prediction"}
     if "ztsnr" in header.shapes:
-        changed |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        changed |= ZERO_SNR
     return changed
