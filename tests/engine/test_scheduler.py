@@ -64,6 +64,15 @@ def test_newcomers_wait_while_the_rows_in_flight_leave_no_room() -> None:
     assert numbers(scheduler_of(*running, *newcomers, row_limit=8).next_tick(0.0).encode) == []
 
 
+def test_a_newcomer_is_encoded_while_the_job_before_it_takes_its_last_step() -> None:
+    last, newcomer = entry(1, key="x"), entry(3, stage=Stage.ENCODE)
+    last.leaving = True
+    scheduler = scheduler_of(last, entry(2, key="y", since=1.0), newcomer, row_limit=4)
+    first, second = (scheduler.next_tick(now) for now in (2.0, 3.0))
+    assert (numbers(first.denoise), numbers(first.encode)) == ([1], [3])
+    assert (numbers(second.denoise), numbers(second.encode)) == ([2], [])
+
+
 def test_a_job_larger_than_the_row_limit_runs_alone_rather_than_never() -> None:
     tick = scheduler_of(entry(1, rows=5, stage=Stage.ENCODE), row_limit=2).next_tick(0.0)
     assert numbers(tick.encode) == [1]

@@ -234,6 +234,7 @@ def _move_on(slot: Slot) -> None:
     The refiner first reads the prompts, as with a new job; the autoencoder that made the latents is
     the one that can read them.
     """
+    slot.entry.leaving = slot.state.leaving
     if not slot.state.done:
         return
     refiner = slot.state.successor

@@ -107,6 +107,11 @@ class Running:
         return self.index >= self.end
 
     @property
+    def leaving(self) -> bool:
+        """Whether its model's next step is the last."""
+        return self.index == self.end - 1
+
+    @property
     def successor(self) -> DiffusionModel | None:
         """The model that runs the steps behind ``end``."""
         return self.job.refiner if self.end < len(self.timesteps) else None

@@ -8,7 +8,7 @@ decodes a few, so that neither end of a job's life stalls the jobs in the middle
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -26,7 +26,8 @@ class Entry:
     ``model`` says which weights it needs; ``key`` which jobs it may share a UNet forward with,
     known once it is encoded; ``rows`` how many rows of that forward it takes; ``shape`` what its
     rows are like, in memory. ``waiting_since`` is when it arrived, later when a tick last advanced
-    it (seconds). ``owner`` is whose job it is: owners come in in turn.
+    it (seconds). ``owner`` is whose job it is: owners come in in turn. ``leaving`` says that the
+    next step is its last.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Entry:
     stage: Stage = Stage.ENCODE
     shape: Hashable = None
     owner: Hashable = None
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,10 @@ class Scheduler:
             return Tick()
         self._take_turns(now)
         mine = [entry for entry in self._entries.values() if entry.model == self._model]
+        batch = self._batch([entry for entry in mine if entry.stage is Stage.DENOISE])
         tick = Tick(
-            encode=self._newcomers(mine),
-            denoise=self._batch([entry for entry in mine if entry.stage is Stage.DENOISE]),
+            encode=self._newcomers(mine, batch),
+            denoise=batch,
             decode=tuple(_oldest(mine, Stage.DECODE)[: self.codec_limit]),
         )
         for entry in (*tick.encode, *tick.denoise, *tick.decode):
@@ -120,13 +123,16 @@ class Scheduler:
         self._model = min(others, key=_waiting).model
         self._turn_began = now
 
-    def _newcomers(self, mine: list[Entry]) -> tuple[Entry, ...]:
-        """As many as fit beside the jobs in flight; at least one when idle.
+    def _newcomers(self, mine: list[Entry], batch: Sequence[Entry]) -> tuple[Entry, ...]:
+        """As many as fit beside the jobs that stay in flight; at least one when idle.
 
+        Those whose last step is in ``batch`` do not stay: their place is filled without a gap.
         The longest waiting first, but of owners those with the fewest jobs inside: a picture with
         sixty faces does not keep one with a single face waiting for all of them.
         """
-        rows = sum(entry.rows for entry in mine if entry.stage is Stage.DENOISE)
+        gone = {entry.number for entry in batch if entry.leaving}
+        staying = (e for e in mine if e.stage is Stage.DENOISE and e.number not in gone)
+        rows = sum(entry.rows for entry in staying)
         newcomers: list[Entry] = []
         for entry in _in_turn(mine)[: self.codec_limit]:
             if rows and rows + entry.rows > self.limit_of(entry.shape):
