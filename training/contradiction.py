@@ -30,27 +30,21 @@ it has to be painted."""
 
 
 class PromptBatches(Batches):
-    """Crops with captions that are as short as prompts."""
+    """Crops with captions that are as short as prompts; some of these may be contradicted."""
+
+    share = 0.25
+    """Of the captions, to be contradicted."""
 
     def read(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self.tokenize([shortened(self.captions[row], generator) for row in rows.tolist()])
 
-
-class ToldBatches(PromptBatches):
-    """Some of the captions contradict the degraded picture."""
-
-    share = 0.25
-    """Of the captions."""
-
-    def draw(self, generator: torch.Generator) -> Batch:
-        batch = super().draw(generator)
-        vague = per_row(self.contradicted(batch, generator), batch.soft)
-        return replace(batch, soft=torch.where(vague, self.other(batch, generator), batch.soft))
+    def silent(self, batch: Batch) -> Tensor:
+        """Which rows have no caption: bool ``(B,)``."""
+        return (batch.tokens == self.tokens[-1].to(batch.tokens)).all(1).cpu()
 
     def contradicted(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Which rows are to be: bool ``(B,)``, none without a caption."""
-        told = (batch.tokens != self.tokens[-1].to(batch.tokens)).any(1).cpu()
-        return told & (torch.rand(self.size, generator=generator) < self.share)
+        return ~self.silent(batch) & (torch.rand(self.size, generator=generator) < self.share)
 
     def other(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Every degraded face lighter or darker than its caption says, and blurred."""
@@ -58,6 +52,15 @@ class ToldBatches(PromptBatches):
         texts = self.tokenizer.batch_decode(batch.tokens, skip_special_tokens=True)
         lighter = torch.tensor([sum(LIGHTER[p] for p in LIGHTER if p in t) for t in texts])
         return lightened(tinted(blotted(batch.soft, blot), generator), batch.face, lighter)
+
+
+class ToldBatches(PromptBatches):
+    """Some of the captions contradict the degraded picture."""
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        batch = super().draw(generator)
+        vague = per_row(self.contradicted(batch, generator), batch.soft)
+        return replace(batch, soft=torch.where(vague, self.other(batch, generator), batch.soft))
 
 
 def blotted(soft: Tensor, blot: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from training.batches import Batch, Batches, per_row
-from training.contradiction import PromptBatches, ToldBatches
+from training.contradiction import PromptBatches
 from training.crops import CROPS, SIZE
 from training.denoiser import (
     WIDTH,
@@ -178,15 +178,14 @@ def copy_unet(
     nn.init.zeros_(unet.add_embedding.linear_2.bias)
 
 
-class XLBatches(ToldBatches):
+class XLBatches(PromptBatches):
     """Many of the captions contradict the degraded picture, some of the pictures are small."""
 
     share = VAGUE
 
     def draw(self, generator: torch.Generator) -> TextBatch:
-        batch = PromptBatches.draw(self, generator)
-        silent = (batch.tokens == self.tokens[-1].to(batch.tokens)).all(1).cpu()
-        zeros = silent & (torch.rand(self.size, generator=generator) < 0.5)
+        batch = super().draw(generator)
+        zeros = self.silent(batch) & (torch.rand(self.size, generator=generator) < 0.5)
         vague = self.contradicted(batch, generator)
         small = ~vague & (torch.rand(self.size, generator=generator) < SMALL)
         return TextBatch(
