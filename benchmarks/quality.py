@@ -2,7 +2,8 @@
 
     python -m benchmarks.quality [--portraits FOLDER] [--count 200] [--models tiny] [--short]
 
-Figures are taken inside the face's box and averaged over the faces that the detector finds;
+Figures are taken inside the true face's box, features in the box that the detector found, which is
+repainted, and averaged over the faces that it finds;
 beside them stand the degraded input, the best unsharp mask of it, which needs no model, and a loop
 of diffusers' own inpainting pipeline with crop and paste, as other after-detailers do it, on the
 same weights.
