@@ -172,7 +172,7 @@ def test_a_job_that_cannot_be_placed_fails_alone(job: Job) -> None:
 
 def test_what_is_in_flight_can_be_aborted_while_closing(job: Job) -> None:
     service = EngineService()
-    ticket = service.add(replace(job, steps=1000, strength=1.0))
+    ticket = service.add(replace(job, steps=900, strength=1.0))
     closing = threading.Thread(target=service.close)
     closing.start()
     ticket.abort()
