@@ -6,6 +6,8 @@ open, so models are trained on what is left of a caption when phrases are droppe
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 STYLES = ("short", "medium", "long", "curly", "buzz")
@@ -17,13 +19,15 @@ def phrases(caption: str) -> list[str]:
     return [phrase.strip() for phrase in caption.split(",")] if caption else []
 
 
-def shortened(caption: str, generator: torch.Generator) -> str:
+def shortened(caption: str, generator: torch.Generator, told: Collection[str] = ()) -> str:
     """As many of the phrases as a random share keeps, in their order; at times none.
 
-    Of the hair's phrase half keep the colour alone, of the first half lose "a photo of".
+    Of the hair's phrase half keep the colour alone, of the first half lose "a photo of". Phrases
+    that are in ``told`` are kept in any case.
     """
     kept, *chances = torch.rand(1 + len(phrases(caption)), generator=generator).tolist()
-    some = [p for p, chance in zip(phrases(caption), chances, strict=True) if chance < 2 * kept]
+    drawn = zip(phrases(caption), chances, strict=True)
+    some = [phrase for phrase, chance in drawn if phrase in told or chance < 2 * kept]
     return ", ".join(_simplified(phrase, generator) for phrase in some)
 
 

@@ -1,9 +1,11 @@
 """Cuts crops around the faces, sharp and degraded, as the after-detailer's regions are cut.
 
     python -m training.crops PORTRAITS [--per-portrait 2] [--workers 1] [--seed 0]
+    python -m training.crops VARIANTS --name variants
 
 Writes ``{train,held}-{sharp,soft}.npy`` (uint8 ``(N, 128, 128, 3)``) and ``{train,held}.jsonl``
-(one record per crop: seed, caption, face box in the crop) to ``build/training/crops``.
+(one record per crop: seed, caption, face box in the crop) to ``build/training/crops``; with a name,
+all of the portraits under that. Variants of a head are cut and degraded alike.
 """
 
 from __future__ import annotations
@@ -132,8 +134,12 @@ def main() -> None:
     parser.add_argument("--per-portrait", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", help="of all of them; without: train and held")
     given = parser.parse_args()
     portraits = read_portraits(given.portraits)
+    if given.name:
+        pack(portraits, given.name, CROPS, given.per_portrait, given.seed, given.workers)
+        return
     for name, held in (("held", True), ("train", False)):
         chosen = [portrait for portrait in portraits if portrait.held_out == held]
         pack(chosen, name, CROPS, 1 if held else given.per_portrait, given.seed, given.workers)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from training.contradiction import ToldBatches, blotted, lightened, tinted
+from training.contradiction import ToldBatches, Variants, blotted, lightened, tinted
+from training.crops import pack
+from training.portraits import Portrait
 
 
 @torch.no_grad()
@@ -24,16 +27,47 @@ def test_blots_tints_and_light_keep_what_they_should() -> None:
     assert moved[1, 0, 32, 32] == pytest.approx(2) and moved[1, 0, 0, 0] == 0
 
 
+@pytest.fixture
+def varied(portraits: list[Portrait], crops: Path) -> Path:
+    """Two heads of three variants each, beside the crops."""
+    captions = ["a man, sad", "a man, smiling, bald", "a man, angry"]
+    heads = [
+        replace(portrait, seed=seed, caption=caption)
+        for seed, three in ((8, portraits[:3]), (9, portraits[3:]))
+        for portrait, caption in zip(three, captions, strict=True)
+    ]
+    pack(heads, "variants", crops, per_portrait=1, seed=3)
+    return crops
+
+
 @pytest.mark.usefixtures("autoencoder")
-def test_only_rows_with_a_caption_are_contradicted(
-    crops: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ToldBatches, "share", 0.0)
-    plain = ToldBatches(crops, 16).draw(torch.Generator().manual_seed(1))
-    monkeypatch.setattr(ToldBatches, "share", 1.0)
-    batches = ToldBatches(crops, 16)
-    other = batches.draw(torch.Generator().manual_seed(1))
-    changed = (other.soft != plain.soft).flatten(1).any(1)
-    told = (plain.tokens != batches.tokens[-1]).any(1)
-    assert torch.equal(changed, told) and 0 < int(told.sum()) < 16
-    assert torch.equal(other.sharp, plain.sharp)
+def test_one_variant_of_a_head_is_seen_and_another_asked_for(varied: Path) -> None:
+    batches = Variants(varied, 4)
+    assert batches.heads == [[0, 1, 2], [3, 4, 5]]
+    generator = torch.Generator().manual_seed(1)
+    pairs = {batches.pair(generator) for _ in range(200)}
+    # "bald" cannot be unsaid, so nobody asks for what lacks it
+    assert pairs == {(0, 1), (0, 2), (2, 0), (2, 1), (3, 4), (3, 5), (5, 3), (5, 4)}
+    assert all("smiling" in batches.asked(0, 1, generator) for _ in range(20))
+
+
+@pytest.mark.usefixtures("autoencoder")
+def test_around_the_box_the_seen_one_stays(varied: Path) -> None:
+    batches = Variants(varied, 16)
+    first, again = (batches.draw(torch.Generator().manual_seed(2)) for _ in range(2))
+    assert torch.equal(first.sharp, again.sharp) and torch.equal(first.tokens, again.tokens)
+    whole = first.face.flatten(1).all(1)
+    assert 0 < int(whole.sum()) < 16
+    far = (first.sharp - first.soft).abs().mean(1, keepdim=True)
+    inside = (far * first.face).sum() / first.face.sum()
+    outside = (far * (1 - first.face)).sum() / (1 - first.face).sum()
+    assert outside < 0.7 * inside
+
+
+@pytest.mark.usefixtures("autoencoder")
+def test_a_batch_begins_with_variants(varied: Path) -> None:
+    batches = ToldBatches(varied, 8)
+    batch = batches.draw(torch.Generator().manual_seed(1))
+    asked = batches.variants.draw(torch.Generator().manual_seed(1))
+    assert len(batch.tokens) == 8 and len(asked.tokens) == 3
+    assert torch.equal(batch.soft[:3], asked.soft)
