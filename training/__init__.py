@@ -1,8 +1,10 @@
 """Trains the embedded models on rendered portraits. Needs torch, numpy, pillow and diffusers.
 
-    python -m training PORTRAITS              all of it; with an accelerator: --device cuda
+    python -m training PORTRAITS VARIANTS     all that follows; with an accelerator: --device cuda
 
+    python -m training.variants RENDER OUT    heads rendered several times, with other attributes
     python -m training.crops PORTRAITS        cuts sharp and degraded crops into arrays
+    python -m training.crops VARIANTS --name variants
     python -m training.attributes PORTRAITS   the classifier that the bench judges faces by
     python -m training.attributes PORTRAITS --seed 1 --out build/training/eye.safetensors
                                               another one, which the UNet learns from

@@ -1,7 +1,7 @@
 """All of it, one command after the other.
 
-    python -m training PORTRAITS                                    a few hours on two cores
-    python -m training PORTRAITS --device cuda --batch 256 --steps 20000 --per-portrait 8
+    python -m training PORTRAITS VARIANTS                           a few hours on two cores
+    python -m training PORTRAITS VARIANTS --device cuda --batch 256 --steps 20000 --per-portrait 8
 
 Goes on where it was stopped; writes the models to ``build/training/tiny``, ``tiny-xl`` and
 ``tiny-xl-refiner``, and a LoRA of each base beside them. Look at them before they replace those in
@@ -20,17 +20,19 @@ from training.crops import CROPS
 from training.export import PIPELINES
 
 OUT = Path("build/training")
+VARIANTS = ("--name", "variants")
 
 
 def commands(given: argparse.Namespace) -> list[list[str]]:
     """The modules to run, with their arguments. Crops that are there already are kept."""
-    portraits, workers = str(given.portraits), str(given.workers)
-    crops = ["crops", portraits, "--per-portrait", str(given.per_portrait), "--workers", workers]
+    portraits, variants, workers = str(given.portraits), str(given.variants), str(given.workers)
+    crops = ["--per-portrait", str(given.per_portrait), "--workers", workers]
     denoiser = ["denoiser", "--steps", str(given.steps), "--batch", str(given.batch)]
     device = ["--device", given.device]
     every_layer = ["--all", "--batch", str(given.batch)] if given.device != "cpu" else []
     return [
-        *([] if (CROPS / "train.jsonl").exists() else [crops]),
+        *([] if (CROPS / "train.jsonl").exists() else [["crops", portraits, *crops]]),
+        *([] if (CROPS / "variants.jsonl").exists() else [["crops", variants, *crops, *VARIANTS]]),
         ["attributes", portraits],
         ["attributes", portraits, "--seed", "1", "--out", str(EYE)],
         ["autoencoder"],
@@ -49,6 +51,7 @@ def commands(given: argparse.Namespace) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
+    parser.add_argument("variants", type=Path, help="the same, of training.variants")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4000)

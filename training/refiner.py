@@ -93,7 +93,7 @@ class ScoredBatches(XLBatches):
 
     def draw(self, generator: torch.Generator) -> TextBatch:
         batch = super().draw(generator)
-        scores = 2 + (BEST_SCORE - 2) * torch.rand(self.size, generator=generator)
+        scores = 2 + (BEST_SCORE - 2) * torch.rand(len(batch.tokens), generator=generator)
         scores[::2] = BEST_SCORE
         share = per_row(BLUR_PER_POINT * (BEST_SCORE - scores), batch.sharp)
         return replace(

@@ -5,7 +5,7 @@
 Needs the checkpoints of ``training.denoiser`` and ``training.tower``. Converted, the UNet does what
 ``tiny`` does; what is new begins at zero: the second encoder's share of the attention, the whole
 text's vector and the sizes. Then it learns to listen: the layers that hear the text's vector are
-trained, on captions that name some of what is to be seen, and of which some contradict the picture.
+trained, on captions that name some of what is to be seen, and of which half contradict the picture.
 ``--all`` trains every layer but the second encoder; it is for accelerators.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from training.batches import Batch, Batches, per_row
-from training.contradiction import PromptBatches
+from training.contradiction import ToldBatches
 from training.crops import CROPS, SIZE
 from training.denoiser import (
     WIDTH,
@@ -44,8 +44,6 @@ NUMBER_WIDTH = 16
 
 LOUD = 4.0
 """Of the whole text's vector, so that the zeros behind it are soon left."""
-VAGUE = 0.5
-"""Share of the captions that contradict the picture."""
 SMALL = 0.08
 """Share of crops that stay degraded and are said to come from small pictures."""
 SMALL_SIDE = 32
@@ -178,19 +176,20 @@ def copy_unet(
     nn.init.zeros_(unet.add_embedding.linear_2.bias)
 
 
-class XLBatches(PromptBatches):
-    """Many of the captions contradict the degraded picture, some of the pictures are small."""
+class XLBatches(ToldBatches):
+    """Half of the rows are variants; of the others some are small pictures."""
 
-    share = VAGUE
+    asked = 0.5
 
     def draw(self, generator: torch.Generator) -> TextBatch:
         batch = super().draw(generator)
-        zeros = self.silent(batch) & (torch.rand(self.size, generator=generator) < 0.5)
-        vague = self.contradicted(batch, generator)
-        small = ~vague & (torch.rand(self.size, generator=generator) < SMALL)
+        rows = torch.arange(len(batch.tokens))
+        zeros = self.silent(batch) & (torch.rand(rows.shape, generator=generator) < 0.5)
+        small = torch.rand(rows.shape, generator=generator) < SMALL
+        small &= rows >= self.variants.size
         return TextBatch(
             sharp=torch.where(per_row(small, batch.sharp), batch.soft, batch.sharp),
-            soft=torch.where(per_row(vague, batch.soft), self.other(batch, generator), batch.soft),
+            soft=batch.soft,
             face=batch.face,
             tokens=batch.tokens,
             numbers=sizes(torch.where(small, SMALL_SIDE, SIZE)).to(batch.sharp),

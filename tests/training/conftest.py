@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,19 @@ def crops(portraits: list[Portrait], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("crops")
     pack(portraits, "train", folder, per_portrait=2, seed=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def varied(portraits: list[Portrait], crops: Path) -> Path:
+    """Two heads of three variants each, beside the crops."""
+    captions = ["a man, sad", "a man, smiling, bald", "a man, angry"]
+    heads = [
+        replace(portrait, seed=seed, caption=caption)
+        for seed, three in ((8, portraits[:3]), (9, portraits[3:]))
+        for portrait, caption in zip(three, captions, strict=True)
+    ]
+    pack(heads, "variants", crops, per_portrait=1, seed=3)
+    return crops
 
 
 @pytest.fixture(scope="session")

@@ -64,10 +64,12 @@ def test_crops_are_cut_once(ready: bool, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("training.__main__.CROPS", tmp_path)
     if ready:
         (tmp_path / "train.jsonl").touch()
+        (tmp_path / "variants.jsonl").touch()
     given = argparse.Namespace(
-        portraits=Path("p"), device="cpu", batch=16, steps=10, per_portrait=2, workers=1
+        **{"portraits": Path("p"), "variants": Path("v"), "device": "cpu", "batch": 16},
+        **{"steps": 10, "per_portrait": 2, "workers": 1},
     )
     names = [command[0] for command in commands(given)]
-    assert ("crops" in names) is not ready
+    assert names.count("crops") == (0 if ready else 2)
     assert names[-1] == "export"
     assert names.index("evaluate") < names.index("denoiser")

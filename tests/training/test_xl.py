@@ -94,8 +94,8 @@ def test_the_refiner_begins_with_the_bases_outer_levels(
 
 @pytest.mark.usefixtures("autoencoder")
 @pytest.mark.parametrize(("kind", "numbers"), [(XLBatches, 6), (ScoredBatches, 5)])
-def test_batches_follow_their_generator(crops: Path, kind: type[XLBatches], numbers: int) -> None:
-    batches = kind(crops, size=16)
+def test_batches_follow_their_generator(varied: Path, kind: type[XLBatches], numbers: int) -> None:
+    batches = kind(varied, size=16)
     first, again = (batches.draw(torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first.soft, again.soft) and torch.equal(first.tokens, again.tokens)
     assert first.numbers.shape == (16, numbers)
