@@ -66,8 +66,13 @@ def test_crops_are_cut_once(ready: bool, tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / "train.jsonl").touch()
         (tmp_path / "variants.jsonl").touch()
     given = argparse.Namespace(
-        **{"portraits": Path("p"), "variants": Path("v"), "device": "cpu", "batch": 16},
-        **{"steps": 10, "per_portrait": 2, "workers": 1},
+        portraits=Path("p"),
+        variants=Path("v"),
+        device="cpu",
+        batch=16,
+        steps=10,
+        per_portrait=2,
+        workers=1,
     )
     names = [command[0] for command in commands(given)]
     assert names.count("crops") == (0 if ready else 2)
