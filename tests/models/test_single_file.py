@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from afterdetail.errors import WeightsError
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.header import Header, read_header
-from afterdetail.models.single_file import SCHEDULE, load_single_file, schedule
+from afterdetail.models.entries import Prediction
+from afterdetail.models.header import read_header
+from afterdetail.models.single_file import SCHEDULE, ZERO_SNR, load_single_file
 from afterdetail.options import Base
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -165,29 +166,36 @@ def test_a_file_without_an_autoencoder_is_read_with_another(sd15: Any, tmp_path:
     assert same(loaded.unet, sd15.model.unet)
 
 
+VELOCITY = {"prediction_type": "v_prediction"}
+V_PRED, ZTSNR = {"v_pred": torch.zeros(0)}, {"ztsnr": torch.zeros(0)}
+"""How trainers mark their files."""
+
+
 @pytest.mark.parametrize(
-    ("shapes", "metadata", "changes"),
+    ("marks", "metadata", "known", "changes"),
     [
-        ([], {}, {}),
-        ([], {"modelspec.prediction_type": "epsilon"}, {}),
-        ([], {"modelspec.prediction_type": "v"}, {"prediction_type": "v_prediction"}),
-        (["v_pred"], {}, {"prediction_type": "v_prediction"}),
-        (
-            ["v_pred", "ztsnr"],
-            {},
-            {
-                "prediction_type": "v_prediction",
-                "rescale_betas_zero_snr": True,
-                "timestep_spacing": "trailing",
-            },
-        ),
+        ({}, {}, None, {}),
+        ({}, {"modelspec.prediction_type": "v"}, None, VELOCITY),
+        (ZTSNR, {"modelspec.prediction_type": "v"}, None, {**VELOCITY, **ZERO_SNR}),
+        (V_PRED, {}, None, VELOCITY),
+        (ZTSNR, {}, None, {}),
+        (ZTSNR, {}, Prediction.VELOCITY, {**VELOCITY, **ZERO_SNR}),
+        ({}, {"modelspec.prediction_type": "v"}, Prediction.EPSILON, {}),
     ],
 )
 def test_the_schedule_is_the_one_trained_with(
-    shapes: list[str], metadata: dict[str, str], changes: dict[str, Any]
+    sd15: Any,
+    tmp_path: Path,
+    marks: dict[str, torch.Tensor],
+    metadata: dict[str, str],
+    known: Prediction | None,
+    changes: dict[str, Any],
 ) -> None:
-    header = Header(dict.fromkeys(shapes, ()), metadata)
-    assert schedule(header) == {**SCHEDULE, **changes}
+    file = tmp_path / "marked.safetensors"
+    save_file({**load_file(sd15.file), **marks}, file, metadata)
+    cpu = torch.device("cpu")
+    model = load_single_file("mine", Base.SD15, file, cpu, torch.float32, prediction=known)
+    assert model.scheduler_config == {**SCHEDULE, **changes}
 
 
 def widened(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -225,8 +225,11 @@ def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Dif
     if spec.vae is not None:
         file = locate(spec.vae)
         vae = load_autoencoder(spec.vae.name, spec.base, file, Target(device, dtype))
-    load = load_single_file if path.is_file() else load_folder
-    model = load(spec.name, spec.base, path, device, dtype, vae)
+    given = (spec.name, spec.base, path, device, dtype, vae)
+    if path.is_file():
+        model = load_single_file(*given, prediction=spec.prediction)
+    else:
+        model = load_folder(*given)
     return replace(
         model, clip_skip=spec.clip_skip, scheduler_config=_schedule(model.scheduler_config, spec)
     )

@@ -25,6 +25,7 @@ from afterdetail.errors import WeightsError
 from afterdetail.models import architecture
 from afterdetail.models.catalogue import Kind
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.entries import Prediction
 from afterdetail.models.header import Header, read_header, todays_key
 from afterdetail.models.networks import Target, no_collection
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
@@ -68,11 +69,14 @@ def load_single_file(
     device: torch.device,
     dtype: torch.dtype,
     vae: AutoencoderKL | None = None,
+    *,
+    prediction: Prediction | None = None,
 ) -> DiffusionModel:
     """Read the networks of ``file`` into memory.
 
     Args:
         vae: takes the place of the file's own.
+        prediction: what the UNet predicts, whatever the file says; None: what it says.
 
     Raises:
         WeightsError: the file is damaged, of another architecture or base, or lacks a part.
@@ -82,7 +86,8 @@ def load_single_file(
     try:
         tensors = read_tensors(file, dtype, is_served)
         weights = {todays_key(key): tensor for key, tensor in tensors.items()}
-        return _Reader(name, header, weights, Target(device, dtype), vae).read(found)
+        told = schedule(header, prediction)
+        return _Reader(name, header, weights, told, Target(device, dtype), vae).read(found)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{name}: {file} is not laid out like a {base} checkpoint "
@@ -110,6 +115,7 @@ class _Reader:
     name: str
     header: Header
     weights: Tensors
+    schedule: Mapping[str, Any]
     target: Target
     vae: AutoencoderKL | None
 
@@ -125,7 +131,7 @@ class _Reader:
             tokenizer=None if refiner else clip_tokenizer(),
             text_encoder_2=self._open_clip(second) if sdxl else None,
             tokenizer_2=clip_tokenizer(PAD_OF_OPEN_CLIP) if sdxl else None,
-            scheduler_config=schedule(self.header),
+            scheduler_config=self.schedule,
             device=self.target.device,
             dtype=self.target.dtype,
         )
@@ -153,20 +159,24 @@ class _Reader:
         return self.target.network(CLIPTextModelWithProjection, config, tensors)
 
 
-def schedule(header: Header) -> Mapping[str, Any]:
+def schedule(header: Header, prediction: Prediction | None = None) -> Mapping[str, Any]:
     """The noise schedule a checkpoint was trained with.
 
     What predicts the velocity says so in its metadata (the model specification of Stability AI),
     or by an empty tensor ``v_pred``; a schedule that ends without signal (Lin et al. 2024) by one
-    named ``ztsnr``.
+    named ``ztsnr``. That one counts only where the velocity is predicted: without signal the noise
+    alone tells nothing of the picture.
+
+    Args:
+        prediction: known from elsewhere; it goes before what the file says.
     """
-    velocity = (
-        header.metadata.get("modelspec.prediction_type", "").startswith("v")
-        or "v_pred" in header.shapes
-    )
-    if not velocity:
+    if (prediction or _prediction(header)) is Prediction.EPSILON:
         return SCHEDULE
-    changed: dict[str, Any] = {**SCHEDULE, "prediction_type": "v_prediction"}
-    if "ztsnr" in header.shapes:
-        changed |= ZERO_SNR
-    return changed
+    zero_snr = ZERO_SNR if "ztsnr" in header.shapes else {}
+    return {**SCHEDULE, "prediction_type": str(Prediction.VELOCITY), **zero_snr}
+
+
+def _prediction(header: Header) -> Prediction:
+    said = header.metadata.get("modelspec.prediction_type", "")
+    velocity = said.startswith("v") or "v_pred" in header.shapes
+    return Prediction.VELOCITY if velocity else Prediction.EPSILON
