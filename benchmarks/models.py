@@ -27,6 +27,7 @@ from afterdetail.models.lora import with_loras
 from afterdetail.models.single_file import load_single_file
 from afterdetail.options import Base
 from benchmarks.heading import heading
+from benchmarks.serving import Server, photograph, request, serving
 
 LAYOUT = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "models" / "original_layout.py"))
 CPU = torch.device("cpu")
@@ -35,6 +36,10 @@ WARM = 3
 """Loads before those that are timed: until then the process asks the system for memory."""
 RANK = 16
 CHANGES = 1000
+PICTURES: dict[str, dict[str, object]] = {
+    "the first, one step without guidance": {"steps": 1, "cfg_scale": 1.0, "strength": 1.0},
+    "20 steps at strength 0.4, guidance 7.5": {"steps": 20, "cfg_scale": 7.5, "strength": 0.4},
+}
 SD15_TEXT = CLIPTextConfig(
     vocab_size=49408,
     hidden_size=768,
@@ -230,12 +235,45 @@ def measure_step(file: Path) -> None:
     print(f"| one row of one step at 512x512, {torch.get_num_threads()} thread(s) | {step:.1f} s |")
 
 
+def measure_serve(file: Path) -> None:
+    """From the file to its first pictures over HTTP, as docs/models.md goes."""
+    with tempfile.TemporaryDirectory() as folder:
+        catalogue = str(Path(folder) / "models.toml")
+        add = [
+            sys.executable,
+            "-m",
+            "afterdetail",
+            "models",
+            "add",
+            str(file),
+            "--models",
+            catalogue,
+        ]
+        added = seconds(lambda: subprocess.run(add, check=True, capture_output=True))
+        print(f"| `afterdetail models add` of it | {added:.1f} s |")
+        began = time.perf_counter()
+        with serving({"BACKEND": "eager"}, models=catalogue) as server:
+            ready = time.perf_counter() - began
+            print(f"| `afterdetail serve` with it until ready, float32 | {ready:.1f} s |")
+            for what, options in PICTURES.items():
+                body = request(photograph(512), **options)
+                taken = seconds(partial(_answered, server, body))
+                print(f"| one face through `POST /adetailer`, {what} | {taken:.0f} s |")
+
+
+def _answered(server: Server, body: bytes) -> None:
+    status, answer = server.ask("POST", "/adetailer", body)
+    if status != 200:
+        raise RuntimeError(f"{status}: {answer[:200]!r}")
+
+
 PARTS = {
     "load": measure_load,
     "memory": measure_memory,
     "lora": measure_lora,
     "changes": measure_changes,
     "step": measure_step,
+    "serve": measure_serve,
 }
 OF_SDXL = ("load", "memory")
 

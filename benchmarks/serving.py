@@ -63,16 +63,19 @@ class Server:
 
 
 @contextmanager
-def serving(settings: Mapping[str, str], threads: int | None = None) -> Iterator[Server]:
+def serving(
+    settings: Mapping[str, str], threads: int | None = None, models: str = "tiny"
+) -> Iterator[Server]:
     """A server that is ready, with the classifier off.
 
     Args:
         settings: by name, without their prefix.
         threads: of torch and OpenCV; None leaves them as they are.
+        models: the catalogue.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "afterdetail", "serve", "--models", "tiny", "--device", "cpu"]
+    command = [sys.executable, "-m", "afterdetail", "serve", "--models", models, "--device", "cpu"]
     with TemporaryDirectory() as state_dir:
         given = {"SAFETY": "off", "STATE_DIR": state_dir} | dict(settings)
         variables = {f"AFTERDETAIL_{name}": value for name, value in given.items()}
