@@ -95,12 +95,35 @@ def test_long_text_keeps_the_vector_of_its_first_window(make: Make) -> None:
     assert torch.allclose(long.pooled, first.pooled, atol=1e-5)
 
 
-def test_weights_change_tokens_and_not_the_vector(make: Make) -> None:
-    plain, weighted = encode(make("sdxl"), "a cat", "a (cat:1.5)")
-    assert not torch.allclose(plain.tokens, weighted.tokens, atol=1e-3)
-    assert torch.allclose(plain.tokens.mean(), weighted.tokens.mean(), atol=1e-5)
-    assert plain.pooled is not None and weighted.pooled is not None
-    assert torch.allclose(plain.pooled, weighted.pooled, atol=1e-5)
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "refiner"])
+@pytest.mark.parametrize(
+    ("prompt", "plain", "weights"),
+    [
+        ("a (red:1.5) cat [dog]", "a red cat dog", {2: 1.5, 4: 1 / 1.1}),
+        ("a (red:0) cat (dog:-1)", "a red cat dog", {2: 0, 4: -1}),
+        ("cat " * 80 + "(dog:2) bird", "cat " * 80 + "dog bird", {77 + 6: 2}),
+    ],
+    ids=["up-and-down", "zero-and-negative", "second-window"],
+)
+def test_each_token_is_multiplied_by_its_weight_then_all_by_one_factor_to_the_mean(
+    make: Make, kind: str, prompt: str, plain: str, weights: dict[int, float]
+) -> None:
+    """``weights`` are by the place of the token; begin, end and all other tokens weigh 1."""
+    model = make(kind)
+    if model.text_encoder:  # a network that was never trained ends in a mean of zero
+        model.text_encoder.final_layer_norm.bias.copy_(torch.linspace(-0.1, 0.3, 64))
+    unweighted, weighted = encode(model, plain, prompt)
+    scaled = unweighted.tokens.clone()
+    for place, weight in weights.items():
+        scaled[:, place] *= weight
+    factor = unweighted.tokens.mean() / scaled.mean()
+    assert abs(factor - 1) > 1e-4
+    assert torch.allclose(weighted.tokens, factor * scaled, rtol=1e-3, atol=1e-4)
+    if kind == "sd15":
+        assert weighted.pooled is None
+    else:  # weights do not reach the vector
+        assert weighted.pooled is not None and unweighted.pooled is not None
+        assert torch.allclose(weighted.pooled, unweighted.pooled, atol=1e-5)
 
 
 @pytest.mark.parametrize(
