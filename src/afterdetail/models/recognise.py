@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,6 +54,20 @@ ADAPTER_MARKS = (
 )
 CONTEXT_WIDTHS = {768: Base.SD15, 2048: Base.SDXL}
 """Width of the text that each base's UNet attends to."""
+PLACES = {
+    Base.SDXL: re.compile(
+        r"transformer_blocks[._][1-9]|up_blocks[._]0[._]attentions|add_embedding|label_emb"
+        r"|lora_te[12]_|text_encoder_2[._]"
+    ),
+    Base.SD15: re.compile(
+        r"down_blocks[._](0[._]attentions|3)|up_blocks[._](2[._]attentions|3)"
+        r"|input_blocks[._]([12][._]1|9|10|11)[._]|output_blocks[._](9|10|11)[._]"
+    ),
+}
+"""Layers that one base has and the other has not, in the layouts of diffusers and of kohya: SDXL
+has no attention at its first level, no fourth level, and several transformer blocks at a place."""
+KOHYA_XL = re.compile(r"lora_unet_(input|middle|output)_blocks?_")
+"""kohya's scripts name layers like the original code for SDXL, like diffusers for SD 1.x."""
 POOLED_WIDTH = 1280
 """Of SDXL's second text encoder."""
 
@@ -83,7 +98,7 @@ def recognise(header: Header, *, with_vae: bool = True) -> Recognised:
     for prefix, name in OTHERS.items():
         if header.has(prefix):
             raise Unrecognised(f"it is {name}; {SERVED}")
-    if header.has("encoder.conv_in.") or header.has(f"{VAE}encoder."):
+    if is_autoencoder(header):
         raise Unrecognised(
             "it is an autoencoder alone; write an entry of kind 'vae' and name it as a model's vae"
         )
@@ -93,6 +108,11 @@ def recognise(header: Header, *, with_vae: bool = True) -> Recognised:
     if header.has("down_blocks."):
         raise Unrecognised("it is a UNet alone; get the full checkpoint, or the whole folder")
     return Recognised(Kind.EMBEDDING, _base_of_embedding(header))
+
+
+def is_autoencoder(header: Header) -> bool:
+    """Whether there is one in it, by itself or among others, in either layout."""
+    return header.has("encoder.conv_in.") or header.has(f"{VAE}encoder.")
 
 
 def check_adapter(header: Header) -> None:
@@ -126,21 +146,33 @@ def _checkpoint(header: Header, *, with_vae: bool) -> Recognised:
 
 
 def _base_of_lora(header: Header) -> Base:
-    """By the width of the text that its cross-attention reads, else by its text encoders."""
+    """By the width of the text that its cross-attention reads, else by the layers it changes, else
+    by what its metadata or its names say; SD 1.x where nothing tells."""
     widths = {
         shape[1]
         for name, shape in header.shapes.items()
-        if "attn2" in name and "to_k" in name and _goes_in(name) and len(shape) > 1
+        if re.search(r"attn2.*to_[kv]", name) and _goes_in(name) and len(shape) > 1
     }
     bases = _known(widths)
     if len(bases) == 1:
         return bases.pop()
     if widths:
         raise Unrecognised(f"it is a LoRA for text of width {max(widths)}; {SERVED}")
-    if any(map(header.has, ("lora_te1_", "lora_te2_", "text_encoder_2."))):
-        return Base.SDXL
-    version = header.metadata.get("ss_base_model_version", "")
-    return Base.SDXL if version.startswith("sdxl") else Base.SD15
+    for base, places in PLACES.items():
+        if any(map(places.search, header.shapes)):
+            return base
+    return _told_base(header)
+
+
+def _told_base(header: Header) -> Base:
+    version = header.metadata.get("ss_base_model_version") or header.metadata.get(
+        "modelspec.architecture", ""
+    )
+    if version:
+        xl = version.startswith(("sdxl", "stable-diffusion-xl"))
+    else:
+        xl = any(map(KOHYA_XL.match, header.shapes))
+    return Base.SDXL if xl else Base.SD15
 
 
 def _goes_in(name: str) -> bool:
