@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -293,6 +294,7 @@ INDEX = {
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
     "image_encoder": [None, None],
+    "text_encoder": [None, None],  # as SDXL's refiner has it
 }
 DIFFUSERS = {
     "model_index.json": json.dumps(INDEX).encode(),
@@ -339,6 +341,28 @@ def test_of_a_diffusers_repository_only_the_needed_files_are_pulled(
         "unet/diffusion_pytorch_model.fp16.safetensors",
     ]
     assert machine.call("locate", FOLDER) == pulled
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        (r"unet/.*\.safetensors", "no .safetensors weights of unet"),
+        (r"unet/.*", "no files of unet"),
+        (r"tokenizer/.*", "no files of tokenizer"),
+    ],
+)
+def test_a_repository_without_what_is_needed_is_refused_before_anything_large(
+    machine: Machine, hub: Hub, gone: str, said: str
+) -> None:
+    """Many older repositories hold pickles alone."""
+    hub.files |= {name: data for name, data in DIFFUSERS.items() if not re.fullmatch(gone, name)}
+    refused = machine.call("pull", FOLDER)
+    assert refused.kind == "ModelUnavailable"
+    assert refused.text.startswith("cannot pull thing (someone/things): the repository has ")
+    assert said in refused.text
+    assert "models pull" not in refused.text
+    assert refused.public == "thing is not on this server"
+    assert hub.fetched() == ["model_index.json"]
 
 
 def test_first_use_downloads_where_it_may(machine: Machine, hub: Hub) -> None:

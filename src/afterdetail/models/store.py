@@ -77,6 +77,8 @@ def _fetch(spec: ModelSpec) -> list[Path]:
     """Download what is not there yet; files whose checksum is wrong are removed and returned."""
     try:
         files = _download(spec)
+    except AfterdetailError:
+        raise
     except Exception as error:  # the client's errors changed their bases from version to version
         raise _pull_failed(spec, error) from error
     wrong = [file for file in files if not _is_right(spec, file)]
@@ -135,12 +137,13 @@ def _is_whole(index: Path, spec: ModelSpec) -> bool:
     """Whether a diffusers folder has all its components; weights come last, so they tell."""
     folders = [index.parent / name for name in _components(index, spec)]
     return all(
-        folder.is_dir() and (not (folder / "config.json").exists() or _has_weights(folder))
+        folder.is_dir() and (not (folder / "config.json").exists() or has_weights(folder))
         for folder in folders
     )
 
 
-def _has_weights(folder: Path) -> bool:
+def has_weights(folder: Path) -> bool:
+    """Whether a network's folder has safetensors, and every shard that an index names."""
     files = [file.name for file in folder.iterdir() if WEIGHTS.fullmatch(file.name)]
     wanted = {shard for name in files if name.endswith(".json") for shard in _shards(folder / name)}
     return bool(files) and wanted <= set(files)
@@ -198,7 +201,9 @@ def _download(spec: ModelSpec) -> list[Path]:
         return [Path(hf_hub_download(hub, source.file, revision=revision))]
     index = Path(hf_hub_download(hub, MODEL_INDEX, revision=revision))
     names = HfApi().list_repo_files(hub, revision=revision)
-    needed = needed_files(names, _components(index, spec))
+    components = _components(index, spec)
+    _check_served(spec, names, components)
+    needed = needed_files(names, components)
     return [Path(hf_hub_download(hub, name, revision=revision)) for name in needed]
 
 
@@ -221,15 +226,19 @@ def _progress_bars(shown: bool) -> Iterator[None]:
 
 
 def _is_right(spec: ModelSpec, file: Path) -> bool:
-    """Compare with the catalogue's checksum; without one, with the hub's own.
+    """Compare with the catalogue's checksum; without one, with the hub's own."""
+    if spec.source.file and spec.sha256:
+        return file_sha256(file) == spec.sha256
+    return is_as_announced(file)
+
+
+def is_as_announced(file: Path) -> bool:
+    """Compare a file of the cache with the hub's checksum; others are right.
 
     The cache keeps a large file under the sha256 that the hub announced, and links to it.
     """
     announced = file.resolve().name
-    expected = spec.sha256 if spec.source.file else None
-    if expected is None and SHA256.fullmatch(announced):
-        expected = announced
-    return expected is None or file_sha256(file) == expected
+    return not SHA256.fullmatch(announced) or file_sha256(file) == announced
 
 
 def _missing_from_cache(spec: ModelSpec) -> Path:
@@ -298,3 +307,18 @@ def _why(error: Exception) -> str:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return type(error).__name__
+
+
+def _check_served(spec: ModelSpec, names: Iterable[str], components: Iterable[str]) -> None:
+    """Before anything large is fetched. Raises ModelUnavailable."""
+    files = {PurePosixPath(name) for name in names}
+    for component in components:
+        inside = {file.name for file in files if file.parent.as_posix() == component}
+        if not inside or ("config.json" in inside and not any(map(WEIGHTS.fullmatch, inside))):
+            raise _unavailable(
+                spec,
+                f"cannot pull {spec.name} ({_what(spec)}): the repository has no "
+                f"{'.safetensors weights' if inside else 'files'} of {component} (pickles are "
+                "never read, they can run code); mend the catalogue: another repository or "
+                "revision, or a folder of your own",
+            )
