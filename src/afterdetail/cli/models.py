@@ -44,7 +44,8 @@ def list_models(catalogue: CatalogueFile = None, as_json: AsJson = False) -> Non
     if as_json:
         typer.echo(json.dumps([row.as_json() for row in rows]))
         return
-    table = Table("name", "kind", "base", "here", "licence", box=None, pad_edge=False)
+    headings = "name", "kind", "base", "here", "licence", "trigger words"
+    table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row.as_text())
     Console().print(table)
@@ -88,7 +89,8 @@ def add(
     from afterdetail.models import own
 
     spec = own.add(catalogue, file, name=name, copy=copy)
-    typer.echo(f"{spec.name}: {spec.base} {spec.kind}, in {catalogue}")
+    words = f"; trigger words: {', '.join(spec.trigger_words)}" if spec.trigger_words else ""
+    typer.echo(f"{spec.name}: {spec.base} {spec.kind}, in {catalogue}{words}")
 
 
 @models.command()
@@ -103,19 +105,23 @@ def remove(name: Name, catalogue: OwnCatalogue = Path("models.toml")) -> None:
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Which; none: all that are on this machine."),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Which; none: all but what is built in and was never pulled.",
+        ),
     ] = None,
     catalogue: CatalogueFile = None,
 ) -> None:
-    """Read models' files whole: checksum, format, and that they are what the catalogue says."""
-    from afterdetail.models import own
+    """Look whether models are there, whole, and what the catalogue says; compare checksums."""
+    from afterdetail.models.check import check as check_model
+    from afterdetail.models.check import was_never_pulled
 
     known = _load(catalogue)
     wanted = [known.find(None, name) for name in names or ()]
     wrong = 0
-    for spec in wanted or [spec for spec in known.models if _place(spec)]:
+    for spec in wanted or [spec for spec in known.models if not was_never_pulled(spec)]:
         try:
-            own.check(spec)
+            check_model(spec)
             typer.echo(f"{spec.name}: ok")
         except AfterdetailError as error:
             wrong += 1
@@ -145,8 +151,9 @@ class _Row:
     place: Path | None
 
     def as_text(self) -> tuple[str, ...]:
-        here = "yes" if self.place else "no"
-        return (self.spec.name, self.spec.kind, self.spec.base or "", here, self.spec.licence)
+        spec, here = self.spec, "yes" if self.place else "no"
+        words = ", ".join(spec.trigger_words)
+        return (spec.name, spec.kind, spec.base or "", here, spec.licence, words)
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -156,6 +163,7 @@ class _Row:
             "present": self.place is not None,
             "path": str(self.place) if self.place else None,
             "licence": self.spec.licence,
+            "trigger_words": list(self.spec.trigger_words),
         }
 
 

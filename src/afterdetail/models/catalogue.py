@@ -65,6 +65,8 @@ class ModelSpec:
     source: Source
     base: Base | None = None
     """None for detectors."""
+    copied: bool = False
+    """Its file was copied to where it is by ``models add``, and goes with the entry."""
     sha256: str | None = None
     licence: str = "unknown"
     sizes: tuple[Size, ...] = ()
@@ -224,6 +226,7 @@ def _spec(file: Path, number: int, table: object) -> ModelSpec:
         kind=entry.kind,
         source=source,
         base=entry.base,
+        copied=entry.copied,
         sha256=entry.sha256,
         licence=entry.licence,
         sizes=entry.sizes or _usual_sizes(entry, file),

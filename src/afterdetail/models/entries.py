@@ -90,6 +90,7 @@ class Entry(BaseModel):
     file: StrictStr | None = None
     revision: StrictStr | None = None
     path: StrictStr | None = None
+    copied: StrictBool = False
     sha256: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     licence: StrictStr = "unknown"
     sizes: Annotated[tuple[Size, ...], BeforeValidator(_sizes)] = ()
@@ -113,6 +114,8 @@ class Entry(BaseModel):
         weights = self.file or self.path or ""
         if self.kind is not Kind.DETECTOR and weights.lower().endswith(PICKLED):
             raise ValueError(f"{weights}: diffusion weights must be .safetensors, never a pickle")
+        if self.copied and self.path is None:
+            raise ValueError("only a file at a path can be a copy ('copied')")
         inside = [
             part for place in (self.package, self.hub and self.file) for part in _parts(place)
         ]

@@ -1,4 +1,4 @@
-"""Changes a catalogue of the user's own: adds files to it, checks them, takes them out again."""
+"""Changes a catalogue of the user's own: adds files to it, takes them out again."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
 from afterdetail.errors import InvalidInput, UnknownName, WeightsError
 from afterdetail.models.catalogue import Catalogue, Kind, ModelSpec, load_catalogue
 from afterdetail.models.entries import NAME, Prediction
-from afterdetail.models.header import read_header
+from afterdetail.models.header import Header, read_header
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
-from afterdetail.models.store import file_sha256, is_disk_full, locate, verify
+from afterdetail.models.store import file_sha256, is_disk_full
 
 COPIES = "models"
 """The folder beside a catalogue that copies go to."""
 VELOCITY = re.compile(r"""^\s*parameterization:\s*["']?v["']?\s*$""", re.MULTILINE)
 ENTRY = re.compile(r"^\[\[model\]\][^\n]*\n", re.MULTILINE)
+MAX_TOLD = 300
+"""Characters of what a file says of itself."""
 
 
 def add(catalogue: Path, file: Path, *, name: str | None = None, copy: bool = False) -> ModelSpec:
@@ -44,8 +47,20 @@ def add(catalogue: Path, file: Path, *, name: str | None = None, copy: bool = Fa
     known = _read(catalogue)
     name = _free_name(name or file.stem, known)
     path = _copied(file, catalogue.parent / COPIES) if copy else file.resolve()
-    kind = _kind(found, known)
-    entry = _entry(name, kind, found, path, file_sha256(path), _predicts_velocity(file))
+    phrase = _told(header, "trigger_phrase")
+    entry = _entry(
+        {
+            "name": name,
+            "kind": _kind(found, known),
+            "base": found.base,
+            "path": str(path),
+            "copied": copy,
+            "sha256": file_sha256(path),
+            "licence": _told(header, "license"),
+            "trigger_words": [phrase] if phrase else [],
+            "prediction": Prediction.VELOCITY if _predicts_velocity(file) else None,
+        }
+    )
     before = catalogue.read_text(encoding="utf-8") if catalogue.exists() else ""
     _write(catalogue, f"{before.rstrip()}\n\n{entry}".lstrip())
     return load_catalogue(catalogue).find(None, name)
@@ -85,21 +100,19 @@ def _predicts_velocity(file: Path) -> bool:
     return bool(VELOCITY.search(text))
 
 
-def _entry(
-    name: str, kind: Kind, found: Recognised, path: Path, sha256: str, velocity: bool
-) -> str:
-    fields = {
-        "name": name,
-        "kind": str(kind),
-        "base": str(found.base),
-        "path": str(path),
-        "sha256": sha256,
-    }
-    if velocity:
-        fields["prediction"] = str(Prediction.VELOCITY)
-    # A JSON string is a TOML string.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
-    return "\n".join(["[[model]]", *lines, ""])
+def _told(header: Header, key: str) -> str:
+    """What a file says of itself (the model specification of Stability AI): one line, or nothing.
+
+    It is a stranger's text: no control characters for a terminal or a TOML file.
+    """
+    words = " ".join(header.metadata.get(f"modelspec.{key}", "").split())
+    return "".join(letter for letter in words if letter.isprintable())[:MAX_TOLD]
+
+
+def _entry(fields: Mapping[str, object]) -> str:
+    """One table of the keys that have a value. JSON's strings, lists and booleans are TOML's."""
+    told = {key: json.dumps(value, ensure_ascii=False) for key, value in fields.items() if value}
+    return "\n".join(["[[model]]", *(f"{key} = {value}" for key, value in told.items()), ""])
 
 
 def _copied(file: Path, folder: Path) -> Path:
@@ -120,7 +133,7 @@ def _copied(file: Path, folder: Path) -> Path:
 
 
 def remove(catalogue: Path, name: str) -> ModelSpec:
-    """Take a model out of a catalogue. Its file is deleted only if it is a copy made by ``add``.
+    """Take a model out of a catalogue. A copy made by ``add`` is deleted, if no other entry has it.
 
     Raises:
         UnknownName: the catalogue's own entries have no such name.
@@ -129,42 +142,18 @@ def remove(catalogue: Path, name: str) -> ModelSpec:
     text = catalogue.read_text(encoding="utf-8")
     starts = [match.start() for match in ENTRY.finditer(text)] + [len(text)]
     blocks = [text[start:end] for start, end in pairwise(starts)]
-    kept = [block for block in blocks if tomllib.loads(block)["model"][0]["name"] != spec.name]
+    entries = {block: tomllib.loads(block)["model"][0] for block in blocks}
+    kept = [block for block in blocks if entries[block]["name"] != spec.name]
     if len(kept) == len(blocks):
-        names = (tomllib.loads(block)["model"][0]["name"] for block in blocks)
+        names = (entry["name"] for entry in entries.values())
         raise UnknownName("model of this catalogue", name, names, field="name")
     _write(catalogue, text[: starts[0]] + "".join(kept))
+    used = {other.source.path for other in _read(catalogue).models}
     path = Path(spec.source.path or "")
-    if path.parent == (catalogue.parent / COPIES).resolve():
+    beside = path.parent == (catalogue.parent / COPIES).resolve()
+    if spec.copied and beside and spec.source.path not in used:
         path.unlink(missing_ok=True)
     return spec
-
-
-def check(spec: ModelSpec) -> None:
-    """Look whether a model is there, whole, and what its entry says. Reads all of its file.
-
-    Raises:
-        ModelUnavailable: it is not on this machine.
-        WeightsError: it is damaged or another one than the entry says.
-    """
-    path = locate(spec)
-    verify(spec, path)
-    if path.is_dir() or spec.kind is Kind.DETECTOR:
-        return
-    header = read_header(path)
-    # An autoencoder's header does not tell its base, nor that of our own LoRAs for small models.
-    if spec.kind is Kind.VAE or spec.source.package is not None:
-        return
-    try:
-        found = recognise(header, with_vae=spec.vae is None)
-    except Unrecognised as error:
-        raise WeightsError(f"{spec.name}: {path} cannot be served: {error}") from error
-    said = Kind.CHECKPOINT if spec.kind is Kind.BASE else spec.kind
-    if (found.kind, found.base) != (said, spec.base):
-        raise WeightsError(
-            f"{spec.name}: {path} is a {found.base} {found.kind}, the catalogue says "
-            f"{spec.base} {spec.kind}; mend the catalogue"
-        )
 
 
 def _write(catalogue: Path, text: str) -> None:
