@@ -44,6 +44,9 @@ class Mended(diffusers.StableDiffusionXLInpaintPipeline):  # type: ignore[misc]
 
     A step of a second-order sampler is one model's: diffusers stops the base after the first half
     of the step that crosses t = 200, and the refiner begins that step again.
+
+    A base with nine channels blends no known part in; the refiner after it, with four, does. At
+    full strength that pipeline has encoded no clean picture by then: it is drawn last.
     """
 
     given: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -64,14 +67,27 @@ class Mended(diffusers.StableDiffusionXLInpaintPipeline):  # type: ignore[misc]
             timesteps = self.ahead = timesteps[above:]
         return timesteps, count
 
+    @property
+    def takes_mask(self) -> bool:
+        return bool(self.unet.config.in_channels == 9)
+
     def prepare_latents(self, *arguments: Any, image: torch.Tensor, **options: Any) -> Any:
         if self.given:
             return image, *self.given
+        self.late = self.takes_mask and options["is_strength_max"]
+        options["return_image_latents"] = not self.late
         latents, *self.drawn = super().prepare_latents(*arguments, image=image, **options)
-        return latents, *self.drawn
+        self.picture = image
+        return latents, *self.drawn[: 1 if self.takes_mask else 2]
+
+    def prepare_mask_latents(self, *arguments: Any) -> Any:
+        prepared = super().prepare_mask_latents(*arguments)
+        if not self.given and self.late:
+            self.drawn.append(self._encode_vae_image(self.picture, generator=arguments[7]))
+        return prepared
 
     def keep_known(self, _: Any, index: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        if index + 1 == len(self.ahead):
+        if self.takes_mask or index + 1 == len(self.ahead):
             return {}
         noise, clean = self.drawn if not self.given else self.given
         known = self.scheduler.add_noise(clean, noise, self.ahead[index + 1].reshape(1))
@@ -79,11 +95,16 @@ class Mended(diffusers.StableDiffusionXLInpaintPipeline):  # type: ignore[misc]
         return {"latents": (1 - mask) * known + mask * tensors["latents"]}
 
 
-def pipeline(model: DiffusionModel, base: DiffusionModel, job: Job) -> Mended:
+def pipeline(
+    model: DiffusionModel,
+    base: DiffusionModel,
+    job: Job,
+    cls: type[Any] = Mended,
+) -> Any:
     name, options = SAMPLERS[job.sampler]
     if job.sampler is Sampler.DPM_PLUS_PLUS_SDE_KARRAS:
         options = {**options, "noise_sampler_seed": job.seed}
-    pipe = Mended(
+    pipe = cls(
         vae=base.vae,
         text_encoder=model.text_encoder,
         text_encoder_2=model.text_encoder_2,
@@ -99,11 +120,9 @@ def pipeline(model: DiffusionModel, base: DiffusionModel, job: Job) -> Mended:
     return pipe
 
 
-def reference(job: Job) -> RGB:
-    """The base's pipeline up to t = 200, then the refiner's."""
-    assert job.refiner is not None
-    base, refiner = (pipeline(model, job.model, job) for model in (job.model, job.refiner))
-    common = {
+def told(job: Job) -> dict[str, Any]:
+    """The arguments of every call; the generator is the job's one."""
+    return {
         "mask_image": Image.fromarray(job.mask),
         "width": WIDTH,
         "height": HEIGHT,
@@ -111,8 +130,23 @@ def reference(job: Job) -> RGB:
         "num_inference_steps": job.steps,
         "guidance_scale": job.guidance_scale,
         "generator": torch.Generator("cpu").manual_seed(job.seed),
-        "callback_on_step_end_tensor_inputs": ["latents", "mask"],
     }
+
+
+def refiner_alone(job: Job) -> RGB:
+    """diffusers' own pipeline, as it is, of the refiner and the base's autoencoder."""
+    assert job.refiner is not None
+    pipe = pipeline(job.refiner, job.model, job, diffusers.StableDiffusionXLInpaintPipeline)
+    image = Image.fromarray(job.image)
+    result = pipe(job.prompt, negative_prompt=job.negative_prompt, image=image, **told(job))
+    return np.asarray(result.images[0])
+
+
+def reference(job: Job) -> RGB:
+    """The base's pipeline up to t = 200, then the refiner's."""
+    assert job.refiner is not None
+    base, refiner = (pipeline(model, job.model, job) for model in (job.model, job.refiner))
+    common = {**told(job), "callback_on_step_end_tensor_inputs": ["latents", "mask"]}
     cut = {} if base.scheduler.order == 2 else {"denoising_end": START}
     latents = base(
         job.prompt,
@@ -220,22 +254,52 @@ def test_the_latents_are_decoded_by_what_encoded_them(job: Job, make: Make) -> N
     assert difference(*run([job, replace(job, refiner=other)])) == 0
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize(("steps", "strength"), [(10, 0.2), (4, 0.2), (1, 0.05)])
-def test_at_a_strength_of_a_fifth_and_less_only_the_refiner_steps(
-    job: Job, steps: int, strength: float, spacing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predict, models = denoiser.predict, []
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[DiffusionModel, int]]:
+    """Of each forward from now on: the model, and how many jobs it had."""
+    predict, seen = denoiser.predict, []
 
     def watched(batch: Sequence[Running], *rest: Any) -> list[torch.Tensor]:
-        models.append(batch[0].model)
+        seen.append((batch[0].model, len(batch)))
         return predict(batch, *rest)
 
     monkeypatch.setattr(denoiser, "predict", watched)
+    return seen
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize(("steps", "strength"), [(10, 0.2), (4, 0.2), (1, 0.05)])
+def test_at_a_strength_of_a_fifth_and_less_only_the_refiner_steps(
+    job: Job,
+    steps: int,
+    strength: float,
+    spacing: str,
+    forwards: list[tuple[DiffusionModel, int]],
+) -> None:
     schedule = {**job.model.scheduler_config, "timestep_spacing": spacing}
     model = replace(job.model, scheduler_config=schedule)
     run([replace(job, model=model, steps=steps, strength=strength)])
-    assert set(models) == {job.refiner}
+    assert forwards == [(job.refiner, 1)] * max(1, int(steps * strength))
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "sdxl-inpainting"])
+@pytest.mark.parametrize("steps", [5, 20])
+def test_alone_the_refiner_gives_its_own_pipelines_picture(
+    job: Job,
+    make: Make,
+    kind: str,
+    steps: int,
+    forwards: list[tuple[DiffusionModel, int]],
+) -> None:
+    """Whatever base it stands in for: of that it needs the autoencoder."""
+    weak = replace(job, model=make(kind), steps=steps, strength=0.2)
+    samplers = (Sampler.DDIM, Sampler.K_EULER_ANCESTRAL, Sampler.K_HEUN)
+    mine = [replace(weak, sampler=sampler, seed=seed) for seed, sampler in enumerate(samplers, 1)]
+    found = run(mine)
+    assert {model for model, _ in forwards} == {job.refiner}
+    assert sum(count for _, count in forwards) == (1 + 1 + 2) * steps // 5 - 1  # Heun's last
+    for one, picture in zip(mine, found, strict=True):
+        assert difference(picture, refiner_alone(one)) <= 1, one.sampler
 
 
 def test_a_schedule_without_low_noise_levels_needs_no_refiner(job: Job) -> None:
@@ -245,10 +309,38 @@ def test_a_schedule_without_low_noise_levels_needs_no_refiner(job: Job) -> None:
     assert difference(*run([short, replace(short, refiner=None)])) == 0
 
 
-def test_an_inpainting_base_hands_over_too(job: Job, make: Make) -> None:
-    nine = replace(job, model=make("sdxl-inpainting"))
-    refined, plain = run([nine, replace(nine, refiner=None)])
-    assert difference(refined, plain) > 0
+def test_an_inpainting_base_hands_over_too(jobs: list[Job], make: Make) -> None:
+    """Its pipeline's picture, stochastic and second-order samplers and full strength included."""
+    nine = make("sdxl-inpainting")
+    mine = [replace(job, model=nine) for job in jobs[::3]]
+    *refined, plain = run([*mine, replace(mine[0], refiner=None)])
+    assert difference(refined[0], plain) > 0
+    for job, picture in zip(mine, refined, strict=True):
+        assert difference(picture, reference(job)) <= 1, (job.sampler, job.strength)
+
+
+def test_jobs_of_one_base_share_the_refiners_forwards(
+    job: Job, forwards: list[tuple[DiffusionModel, int]]
+) -> None:
+    run([job, replace(job, seed=2, sampler=Sampler.K_EULER_ANCESTRAL)])
+    assert forwards == [(job.model, 2)] * 4 + [(job.refiner, 2)] * 2
+
+
+def test_jobs_of_two_bases_share_the_refiners_forwards(
+    job: Job, make: Make, forwards: list[tuple[DiffusionModel, int]]
+) -> None:
+    other = replace(make("sdxl"), name="other")
+    other.unet.conv_out.weight.mul_(1.5)
+    other.vae.decoder.conv_out.weight.mul_(0.5)
+    mine = [job, replace(job, model=other, guidance_scale=1.0)]
+    patient = Scheduler(turn=1e9)  # no model is left before its jobs are, however slow the machine
+    engine = Engine(patient)
+    pictures = run(mine, engine)
+    assert forwards == [(job.model, 1)] * 4 + [(other, 1)] * 4 + [(job.refiner, 2)] * 2
+    assert engine.rows == 4 * 2 + 4 * 1 + 2 * 3
+    alone = [run([one])[0] for one in mine]
+    assert max(map(difference, pictures, alone)) <= 1
+    assert difference(*pictures) > 1
 
 
 def test_neighbours_change_nothing(jobs: list[Job], together: list[Outcome]) -> None:
