@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import runpy
 import weakref
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from afterdetail import studio as studios
+from afterdetail.engine.backend import EagerBackend
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job
 from afterdetail.engine.placement import TEXT, UNET, VAE, Resident, Visiting
+from afterdetail.engine.scheduler import Scheduler
+from afterdetail.engine.service import EngineService
+from afterdetail.lifetime import Lifetime
+from afterdetail.models import loader
 from afterdetail.models.diffusion import DiffusionModel
-from afterdetail.models.loader import TILE, for_low_memory
+from afterdetail.models.loader import TILE, ModelPool, for_low_memory
+from afterdetail.studio import LONG_TURN, LocalStudio, Order, make_studio
 from afterdetail.types import RGB, Gray
 
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "models" / "conftest.py"))["MODELS"]
 CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
 
 
 class Device:
@@ -37,6 +49,27 @@ class Device:
         homes = {parameter.data_ptr() for parameter in network.parameters()}
         assert not alive & homes or homes <= alive
         return bool(alive & homes)
+
+
+class Log(Device):
+    """Remembers which networks were there together, as ``model.network``, at any upload."""
+
+    def __init__(self, *models: DiffusionModel) -> None:
+        super().__init__()
+        self.together: set[frozenset[str]] = set()
+        self.owners = {
+            parameter.data_ptr(): f"{model.name}.{name}"
+            for model in models
+            for name, network in model.networks.items()
+            for parameter in network.parameters()
+        }
+
+    def upload(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        copy = super().upload(tensor, device)
+        self.copies = [pair for pair in self.copies if pair[1]() is not None]
+        there = (self.owners.get(home) for home, _ in self.copies)
+        self.together.add(frozenset(name for name in there if name))
+        return copy
 
 
 def networks_there(device: Device, model: DiffusionModel) -> set[str]:
@@ -99,6 +132,81 @@ def test_jobs_give_the_same_pixels_and_leave_only_their_unet_behind(job: Job) ->
     count = len(device.copies)
     run(engine, job)  # its prompt is known, its UNet is there: only the autoencoder comes
     assert len(device.copies) == count + 2 * len(list(job.model.vae.parameters()))
+
+
+def test_two_bases_and_a_refiner_take_turns_with_one_unet_there(
+    tiny: DiffusionModel, job: Job
+) -> None:
+    """SDXL brings two text encoders, its refiner one; no model is given more than a step a turn."""
+    base, refiner = SMALL["sdxl"](), SMALL["refiner"]()
+    refined = replace(job, model=base, refiner=refiner, steps=4)
+    jobs = [job, refined, replace(refined, seed=7, strength=0.2, steps=10)]
+    device = Log(tiny, base, refiner)
+    engine = Engine(Scheduler(turn=0), placement=Visiting(device.upload))
+    assert all(map(np.array_equal, run(engine, *jobs), run(Engine(Scheduler(turn=0)), *jobs)))
+    guests = {"tiny.text_encoder"}, {"tiny.vae"}, {"small-xl.vae"}, {"small-refiner.text_encoder_2"}
+    calls = [*guests, {"small-xl.text_encoder", "small-xl.text_encoder_2"}]
+    unets = {f"{model.name}.unet" for model in (tiny, base, refiner)}
+    for there in device.together:
+        assert len(there & unets) <= 1
+        assert any(there - unets <= call for call in calls), there
+    assert set().union(*device.together) == unets.union(*calls)
+    assert sum(len(networks_there(device, model)) for model in (tiny, base, refiner)) == 1
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
+    """Those of the studios made from now on."""
+    made: list[Engine] = []
+
+    def service(engine: Engine) -> EngineService:
+        made.append(engine)
+        return EngineService(engine)
+
+    monkeypatch.setattr(studios, "EngineService", service)
+    return made
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """Stands in for the ``cuda`` of a pool: what would go there is copied to the CPU."""
+    device = Device()
+    monkeypatch.setattr(studios, "Visiting", partial(Visiting, device.upload))
+    on_card = for_low_memory
+    monkeypatch.setattr(loader, "for_low_memory", lambda model, _: on_card(model, CPU))
+    return device
+
+
+def test_a_studio_with_low_memory_keeps_one_unet_on_the_card(
+    card: Device, engines: list[Engine], studio: LocalStudio, order: Order
+) -> None:
+    pool = ModelPool(CUDA, low_memory=True)
+    assert pool.dtype == torch.float16
+    pool.dtype = torch.float32  # the CPU is slow in half precision
+    low = make_studio(memory="low", backend="graphs", pool=pool)
+    try:
+        (engine,) = engines
+        assert isinstance(engine.placement, Visiting)
+        assert isinstance(engine.backend, EagerBackend)
+        assert engine.scheduler.turn == LONG_TURN
+        orders = [order, replace(order, seed=4)]
+        made, expected = (
+            [ticket.result() for ticket in one.open([order.choice], Lifetime()).begin(orders)]
+            for one in (low, studio)
+        )
+        assert all(
+            np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(made, expected, strict=True)
+        )
+        model = pool.get(order.choice.model)
+        assert model.vae.use_tiling
+        assert networks_there(card, model) == {"unet"}
+    finally:
+        low.close()
+
+
+def test_on_a_cpu_low_memory_moves_nothing(engines: list[Engine]) -> None:
+    make_studio("cpu", memory="low").close()
+    assert [type(engine.placement) for engine in engines] == [Resident]
 
 
 def test_in_tiles_small_pictures_are_the_same_and_large_ones_nearly(
