@@ -234,6 +234,11 @@ LORA = {"name": '"x"', "kind": '"lora"', "base": '"sd15"', "path": '"x.safetenso
         (entry(**{**LORA, "path": '"x.pt"'}), "x.pt: diffusion weights must be .safetensors"),
         (entry(**{**LORA, "path": '"x.CKPT"'}), "x.CKPT: diffusion weights must be .safetensors"),
         (entry(name='"x"', kind='"lora"', path='"x"'), "model 'x': entry: a lora has a base"),
+        (entry(**GOOD, copied='"yes"'), "model 'x': copied: Input should be a valid boolean"),
+        (
+            entry(name='"x"', kind='"detector"', hub='"a/b"', file='"c"', copied="true"),
+            "model 'x': entry: only a file at a path can be a copy",
+        ),
         (entry(**GOOD, of='"y"'), "model 'x': entry: only a refiner or a lora is made for one"),
         (entry(**LORA, of='"y"'), "model 'x': of: no base or checkpoint 'y' of sd15; known: none"),
     ],
@@ -244,6 +249,19 @@ def test_a_wrong_catalogue_is_told_in_one_line(text: str, message: str, tmp_path
     assert str(tmp_path / "models.toml") in str(error.value)
     assert "\n" not in str(error.value)
     assert error.value.public == "the model catalogue is wrong"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DETECTOR])
+@pytest.mark.parametrize("ending", [".ckpt", ".pt", ".pth", ".bin", ".pkl", ".CKPT"])
+@pytest.mark.parametrize("source", ["path", "file", "hub"])
+def test_pickles_are_no_diffusion_weights_wherever_they_lie(
+    kind: Kind, ending: str, source: str, tmp_path: Path
+) -> None:
+    place = (
+        {source: f'"x{ending}"'} if source != "hub" else {"hub": '"a/b"', "file": f'"x{ending}"'}
+    )
+    with pytest.raises(InvalidInput, match=f"x{ending}: diffusion weights must be .safetensors"):
+        load(tmp_path, entry(name='"x"', kind=f'"{kind}"', base='"sd15"', **place))
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

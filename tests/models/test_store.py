@@ -7,18 +7,23 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
+import torch
+from safetensors.torch import save as safetensors
 
 from afterdetail.errors import ModelUnavailable, WeightsError
 from afterdetail.models.catalogue import Kind, ModelSpec, Source, built_in
@@ -133,6 +138,9 @@ class Hub:
     """The sha256 it claims a file has."""
     cut: dict[str, int] = field(default_factory=dict)
     """How many bytes of a file it sends before it hangs up, once."""
+    stalled: set[str] = field(default_factory=set)
+    """The files after whose bytes nothing more happens until ``go_on``."""
+    go_on: threading.Event = field(default_factory=threading.Event)
     requests: list[str] = field(default_factory=list)
     """``METHOD path`` and, where one was asked for, the range."""
 
@@ -194,6 +202,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if body:
             self.wfile.write(data[: self.hub.cut.pop(cut, len(data))])
+            if cut in self.hub.stalled:
+                self.hub.go_on.wait(200)
         self.close_connection = True
 
 
@@ -220,26 +230,18 @@ class Answer:
 
 
 CALL = """
-import json, os, resource, sys
+import json, os, resource, sys, time
 from afterdetail.errors import AfterdetailError
 from afterdetail.models import store
 from afterdetail.models.catalogue import load_catalogue
 
-def first_use(spec):
-    import torch
-    from afterdetail.models.loader import ModelPool
-    cpu = torch.device("cpu")
-    try:
-        ModelPool(cpu, downloads=False).get(spec)
-    except AfterdetailError as refused:
-        return f"{refused}; {ModelPool(cpu).get(spec).name}"
-
 catalogue, name, function = sys.argv[1:]
+if "IMPATIENT" in os.environ:  # the hub client waits 23 seconds in all before it gives up
+    time.sleep = lambda seconds: None
 if "LARGEST_FILE" in os.environ:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
 try:
-    call = globals().get(function) or getattr(store, function)
-    path = call(load_catalogue(catalogue).find(None, name))
+    path = getattr(store, function)(load_catalogue(catalogue).find(None, name))
     print(json.dumps(["path", str(path)]))
 except AfterdetailError as error:
     print(json.dumps([type(error).__name__, str(error), error.public]))
@@ -256,24 +258,37 @@ class Machine:
     def call(
         self, function: str, entry: str, *, stderr: int = subprocess.PIPE, **environment: str
     ) -> Answer:
-        catalogue = self.folder / "models.toml"
-        catalogue.write_text(f'[[model]]\nname = "thing"\nhub = "someone/things"\n{entry}\n')
-        outcome = subprocess.run(
-            [sys.executable, "-c", CALL, str(catalogue), "thing", function],
-            env={
-                **os.environ,
-                "HF_HOME": str(self.folder / "hf"),
-                "HF_ENDPOINT": self.hub.url,
-                "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_OFFLINE": "0",
-                **environment,
-            },
+        """What a function of the store says to the entry."""
+        command = ["-c", CALL, self.catalogue(entry), "thing", function]
+        process = self.start(command, stderr=stderr, **environment)
+        said, complaint = process.communicate(timeout=200)
+        assert process.returncode == 0, complaint
+        return Answer(*json.loads(said.splitlines()[-1]))
+
+    def start(
+        self, command: list[str], *, stderr: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.Popen[str]:
+        """A python process."""
+        ours = {
+            "HF_HOME": str(self.folder / "hf"),
+            "HF_ENDPOINT": self.hub.url,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            **environment,
+        }
+        return subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **ours},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            check=True,
         )
-        return Answer(*json.loads(outcome.stdout.splitlines()[-1]))
+
+    def catalogue(self, entry: str) -> str:
+        """A file whose first entry is ``thing``, of the hub."""
+        file = self.folder / "models.toml"
+        file.write_text(f'[[model]]\nname = "thing"\nhub = "someone/things"\n{entry}\n')
+        return str(file)
 
     def cached(self) -> list[Path]:
         """The files the cache holds, whole ones only."""
@@ -365,23 +380,150 @@ def test_a_repository_without_what_is_needed_is_refused_before_anything_large(
     assert hub.fetched() == ["model_index.json"]
 
 
-def test_first_use_downloads_where_it_may(machine: Machine, hub: Hub) -> None:
-    tiny = locate(built_in().find(None, "tiny"))
+USE = """
+import json, sys
+from afterdetail.errors import ModelUnavailable
+from afterdetail.models.catalogue import load_catalogue
+from afterdetail.models.choose import Choice, LoraUse
+from afterdetail.models.store import locate
+from afterdetail.studio import make_studio
+
+catalogue = load_catalogue(sys.argv[1])
+names = "thing", "tan", "word", "fine", "better"
+thing, tan, word, fine, better = (catalogue.find(None, name) for name in names)
+
+def is_here(spec):
+    try:
+        return bool(locate(spec))
+    except ModelUnavailable:
+        return False
+
+def here():
+    return [spec.name for spec in (thing, tan, word, fine, better) if is_here(spec)]
+
+def refused(choice):
+    try:
+        serving.pool.load(choice)
+    except ModelUnavailable as error:
+        return str(error)
+
+studio, serving = make_studio("cpu"), make_studio("cpu", downloads=False)
+stages = [here()]
+studio.load(catalogue)
+stages.append(here())
+choices = [
+    Choice(thing, loras=frozenset({LoraUse(tan, 1.0)})),
+    Choice(thing, embeddings=(word,)),
+    Choice(catalogue.find(None, "large"), refiner=fine),
+]
+answers = [refused(choice) for choice in choices]
+stages.append(here())
+for choice in choices:
+    studio.pool.load(choice)
+    stages.append(here())
+for each in studio, serving:
+    each.close()
+print(json.dumps({"stages": stages, "refused": answers}))
+"""
+OTHERS = """
+sizes = ["128x128"]
+
+[[model]]
+name = "large"
+kind = "checkpoint"
+base = "sdxl"
+package = "models/tiny-xl"
+
+[[model]]
+name = "fine"
+kind = "refiner"
+base = "sdxl"
+hub = "someone/things"
+file = "fine.safetensors"
+vae = "better"
+
+[[model]]
+name = "better"
+kind = "vae"
+base = "sdxl"
+hub = "someone/things"
+file = "better.safetensors"
+
+[[model]]
+name = "tan"
+kind = "lora"
+base = "sd15"
+hub = "someone/things"
+file = "tan.safetensors"
+
+[[model]]
+name = "word"
+kind = "embedding"
+base = "sd15"
+hub = "someone/things"
+file = "word.safetensors"
+"""
+
+
+def test_first_use_downloads_where_it_may(
+    machine: Machine, hub: Hub, save: Callable[[str], Any]
+) -> None:
+    """A start its bases, a request all that it names; a server that is up nothing."""
+    tiny, tan = (locate(built_in().find(None, name)) for name in ("tiny", "tiny-tan"))
+    refiner = save("refiner")
     files = (path for path in tiny.rglob("*") if path.is_file())
     hub.files |= {path.relative_to(tiny).as_posix(): path.read_bytes() for path in files}
-    used = machine.call("first_use", FOLDER)
-    assert used.text.endswith("get it with: afterdetail models pull thing; thing")
-    assert "unet/diffusion_pytorch_model.safetensors" in hub.fetched()
+    singles = {
+        "tan.safetensors": tan.read_bytes(),
+        "word.safetensors": safetensors({"emb_params": torch.ones(1, 64)}),
+        "fine.safetensors": refiner.file.read_bytes(),
+        "better.safetensors": safetensors(refiner.model.vae.state_dict()),
+    }
+    hub.files |= singles
+    with terminal() as (theirs, seen):
+        command = ["-c", USE, machine.catalogue(FOLDER + OTHERS)]
+        process = machine.start(command, stderr=theirs)
+        said, _ = process.communicate(timeout=250)
+    assert process.returncode == 0, seen.decode()
+    told = json.loads(said.splitlines()[-1])
+    assert told["stages"] == [
+        [],
+        ["thing"],
+        ["thing"],
+        ["thing", "tan"],
+        ["thing", "tan", "word"],
+        ["thing", "tan", "word", "fine", "better"],
+    ]
+    for refusal, name in zip(told["refused"], ["tan", "word", "fine"], strict=True):
+        assert refusal.endswith(f"get it with: afterdetail models pull {name}")
+    for file in singles:
+        assert file.encode() in seen, "each has its bar"
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, bytearray]]:
+    """What a process may write to, and all that it wrote: bars are for people, who have one."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    seen = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # so it ends
+            while piece := os.read(ours, 10_000):
+                seen.extend(piece)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    yield theirs, seen
+    os.close(theirs)
+    reader.join(30)
+    os.close(ours)
 
 
 def test_a_download_has_a_progress_bar(machine: Machine, hub: Hub) -> None:
     hub.files["face.pt"] = WEIGHTS
-    ours, theirs = pty.openpty()  # bars are for people: only a terminal gets them
-    termios.tcsetwinsize(theirs, (24, 80))
-    assert machine.call("pull", FILE, stderr=theirs).kind == "path"
-    seen = os.read(ours, 10_000)
-    os.close(theirs)
-    os.close(ours)
+    with terminal() as (theirs, seen):
+        assert machine.call("pull", FILE, stderr=theirs).kind == "path"
     assert b"100%" in seen
     assert b"face.pt" in seen
 
@@ -407,16 +549,11 @@ def test_a_folder_is_there_when_each_component_is(
     gone: list[str], there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    cache = tmp_path / "models--someone--things"
-    for name in DIFFUSERS.keys() - gone:
-        file = cache / "snapshots" / COMMIT / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(DIFFUSERS[name])
-    (cache / "refs").mkdir()
-    (cache / "refs" / "main").write_text(COMMIT)
+    files = {name: data for name, data in DIFFUSERS.items() if name not in gone}
+    snapshot = in_cache(tmp_path, files)
     spec = ModelSpec("thing", Kind.BASE, Source(hub="someone/things"))
     if there:
-        assert locate(spec) == cache / "snapshots" / COMMIT
+        assert locate(spec) == snapshot
     else:
         with pytest.raises(ModelUnavailable, match="afterdetail models pull thing"):
             locate(spec)
@@ -463,19 +600,92 @@ def test_a_download_cut_short_is_resumed(machine: Machine, hub: Hub) -> None:
     assert any("bytes=" in line for line in hub.requests)
 
 
-def test_without_network_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("no file") from ConnectionError("no route")
+def test_after_its_process_has_ended_a_download_goes_on_with_the_next_file(
+    machine: Machine, hub: Hub
+) -> None:
+    """Newer clients begin the file anew that was under way, older ones go on in the midst of it."""
+    unet = "unet/diffusion_pytorch_model.fp16.safetensors"
+    hub.files |= {**DIFFUSERS, unet: WEIGHTS * 25}
+    hub.cut[unet] = len(hub.files[unet]) * 9 // 10
+    hub.stalled.add(unet)
+    command = ["-c", CALL, machine.catalogue(FOLDER), "thing", "pull"]
+    process = machine.start(command, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while unet not in hub.fetched():
+        assert time.monotonic() < end, "nothing is asked for"
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    hub.stalled.clear()
+    hub.go_on.set()
+    assert machine.call("locate", FOLDER).kind == "ModelUnavailable"
+    hub.requests.clear()
+    pulled = Path(machine.call("pull", FOLDER).text)
+    assert (pulled / unet).read_bytes() == hub.files[unet]
+    assert hub.fetched() == [unet]
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with pytest.raises(ModelUnavailable) as caught:
-        pull(ModelSpec("thing", Kind.BASE, Source(hub="someone/things")))
-    assert str(caught.value) == (
-        "cannot pull thing (someone/things): the hub cannot be reached (ConnectionError); "
-        "run again: afterdetail models pull thing, it resumes"
+
+@pytest.mark.parametrize(
+    ("function", "entry", "cached"),
+    [
+        ("pull", FILE, {}),
+        ("pull", FOLDER, {}),
+        ("pull", FOLDER, {"model_index.json": json.dumps(INDEX).encode()}),
+        ("obtain", FOLDER, {}),
+    ],
+    ids=["file", "folder", "rest-of-a-folder", "first-use"],
+)
+def test_without_network_the_error_names_the_command(
+    machine: Machine, function: str, entry: str, cached: dict[str, bytes]
+) -> None:
+    in_cache(machine.folder / "hf" / "hub", cached)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        refused = machine.call(function, entry, HF_ENDPOINT=url, IMPATIENT="1")
+    assert (refused.kind, refused.public) == ("ModelUnavailable", "thing is not on this server")
+    assert re.fullmatch(
+        r"cannot pull thing \((face.pt of )?someone/things\): the hub cannot be reached "
+        r"\(Connect\w+\); run again: afterdetail models pull thing, "
+        "what is whole is kept",
+        refused.text,
     )
-    assert caught.value.public == "thing is not on this server"
+
+
+def in_cache(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Files as the hub client keeps them; the folder that it gives."""
+    cache = folder / "models--someone--things"
+    snapshot = cache / "snapshots" / COMMIT
+    for name, data in files.items():
+        file = snapshot / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text(COMMIT)
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("thing", 0, ""),
+        ("octoai:thing", 0, ""),
+        ("other", 2, "unknown model 'other'; "),
+        ("gone", 2, "the hub has no such file; mend the catalogue"),
+    ],
+)
+def test_pull_as_it_is_typed(machine: Machine, hub: Hub, name: str, code: int, said: str) -> None:
+    hub.files["face.pt"] = WEIGHTS
+    gone = '[[model]]\nname = "gone"\nkind = "detector"\nhub = "someone/things"\nfile = "gone.pt"'
+    command = ["-m", "afterdetail", "models", "pull", name]
+    process = machine.start([*command, "--models", machine.catalogue(f"{FILE}\n{gone}")])
+    out, complaint = process.communicate(timeout=200)
+    assert process.returncode == code, complaint
+    if code == 0:
+        assert Path(out.removesuffix("\n")).read_bytes() == WEIGHTS
+    else:
+        assert (out, len(complaint.strip().splitlines())) == ("", 1)
+        assert said in complaint
 
 
 @pytest.mark.parametrize("entry", [FILE, FOLDER])

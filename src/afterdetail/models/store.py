@@ -1,7 +1,9 @@
 """Where the weights of a catalogue entry lie on this machine, and how they get there.
 
 Hub files live in the hub client's own cache (``HF_HOME``), shared with every other tool of the
-machine. Its downloads are resumed after an interruption and moved into place when whole.
+machine. It goes on after a cut connection and moves files into place when they are whole; a later
+run fetches the rest. (Of a file that was under way when its process ended, its newer versions fetch all
+again.)
 """
 
 from __future__ import annotations
@@ -298,7 +300,7 @@ def _pull_failed(spec: ModelSpec, error: Exception) -> AfterdetailError:
     if isinstance(error, missing) and not isinstance(error, LocalEntryNotFoundError):
         return _unavailable(spec, f"{head}: the hub has no such file; mend the catalogue")
     return _unavailable(
-        spec, f"{head}: the hub cannot be reached ({_why(error)}); {again}, it resumes"
+        spec, f"{head}: the hub cannot be reached ({_why(error)}); {again}, what is whole is kept"
     )
 
 
