@@ -2,8 +2,8 @@
 
 Hub files live in the hub client's own cache (``HF_HOME``), shared with every other tool of the
 machine. It goes on after a cut connection and moves files into place when they are whole; a later
-run fetches the rest. (Of a file that was under way when its process ended, its newer versions fetch all
-again.)
+run fetches the rest. (A file that was under way when the process ended, its newer versions fetch
+from the start.)
 """
 
 from __future__ import annotations
