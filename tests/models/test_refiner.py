@@ -42,8 +42,10 @@ class Mended(diffusers.StableDiffusionXLInpaintPipeline):  # type: ignore[misc]
     the clean picture there after the last step of the base, then lets the refiner take the base's
     noisy latents for the picture and add noise to them at every step.
 
-    A step of a second-order sampler is one model's: diffusers stops the base after the first half
-    of the step that crosses t = 200, and the refiner begins that step again.
+    A step of a second-order sampler is one model's. It is two forwards, and the second corrects the
+    first from what the scheduler kept of it. diffusers divides the one that crosses t = 200: it
+    stops the base after the first forward, whose half step the refiner, with a scheduler that has
+    kept nothing, takes for a whole one. So the timesteps are cut between steps here.
 
     A base with nine channels blends no known part in; the refiner after it, with four, does. At
     full strength that pipeline has encoded no clean picture by then: it is drawn last.
