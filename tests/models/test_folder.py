@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from afterdetail.errors import WeightsError
+from afterdetail.models.catalogue import Kind
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.folder import load_folder
 from afterdetail.options import Base
@@ -113,6 +115,7 @@ def cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
+        (delete("unet/config.json"), "cannot be loaded"),
         (delete("vae/config.json"), "cannot be loaded"),
         (delete("scheduler/scheduler_config.json"), "cannot be loaded"),
         (to_pickle, "unet has no .safetensors weights"),
@@ -129,15 +132,65 @@ def test_a_damaged_folder_is_refused_in_one_line(
     assert str(folder) not in caught.value.public
 
 
-def test_missing_parts_are_named(folder: Path) -> None:
-    with pytest.raises(WeightsError, match="lacks text_encoder_2, tokenizer_2 of sdxl"):
+@pytest.mark.parametrize("part", ["text_encoder", "tokenizer_2", "text_encoder_2", "vae"])
+def test_missing_parts_are_named(sdxl: Any, tmp_path: Path, part: str) -> None:
+    folder = save(sdxl.model, tmp_path / "mine")
+    (folder / part).rename(folder / "elsewhere")
+    with pytest.raises(WeightsError, match=f"lacks {part} of sdxl"):
         load(folder, Base.SDXL)
 
 
-def test_a_folder_of_another_base_is_refused(sdxl: Any, tmp_path: Path) -> None:
-    folder = save(sdxl.model, tmp_path / "mine")
-    with pytest.raises(WeightsError, match="is of sdxl, the catalogue says sd15"):
+@pytest.mark.parametrize(
+    ("model", "base", "kind", "said"),
+    [
+        ("sdxl", Base.SD15, None, 'is a sdxl checkpoint, .* says sd15; write base = "sdxl"'),
+        ("sd15", Base.SDXL, None, 'is a sd15 checkpoint, .* says sdxl; write base = "sd15"'),
+        ("refiner", Base.SDXL, Kind.BASE, 'is a sdxl refiner, .* base; write kind = "refiner"'),
+        ("sdxl", Base.SDXL, Kind.REFINER, 'says sdxl refiner; write kind = "checkpoint"'),
+        ("sd15", Base.SDXL, Kind.REFINER, 'write kind = "checkpoint" and base = "sd15"'),
+    ],
+)
+def test_a_folder_of_another_base_or_kind_is_refused(
+    make: Any, tmp_path: Path, model: str, base: Base, kind: Kind | None, said: str
+) -> None:
+    folder = save(make(model), tmp_path / "mine")
+    with pytest.raises(WeightsError, match=said) as caught:
+        load_folder("mine", base, folder, CPU, torch.float32, kind=kind)
+    assert str(folder) not in caught.value.public
+
+
+def of_sd2(folder: Path) -> None:
+    """As Stable Diffusion 2.x is saved: the same parts, and wider text."""
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    wider = UNet2DConditionModel.from_config({**config, "cross_attention_dim": 1024})
+    wider.save_pretrained(folder / "unet")
+
+
+def of_playground(folder: Path) -> None:
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({"_class_name": "EDMDPMSolverMultistepScheduler"}))
+
+
+def of_flux(folder: Path) -> None:
+    (folder / "unet").rename(folder / "transformer")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (of_sd2, "a Stable Diffusion 2 checkpoint; only Stable Diffusion 1.x and SDXL are served"),
+        (of_playground, "a noise schedule of its own"),
+        (of_flux, "it has no unet"),
+    ],
+)
+def test_other_architectures_are_refused_in_one_line(
+    folder: Path, change: Callable[[Path], None], said: str
+) -> None:
+    change(folder)
+    with pytest.raises(WeightsError, match=said) as caught:
         load(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) not in caught.value.public
 
 
 @pytest.mark.parametrize(("channels", "takes_mask"), [(4, False), (9, True)])
@@ -171,7 +224,9 @@ def test_loading_changes_nothing_for_other_threads(folder: Path) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    load_folder("mine", Base.SD15, folder, CPU, torch.float16)
-    done.set()
-    thread.join()
+    try:
+        load_folder("mine", Base.SD15, folder, CPU, torch.float16)
+    finally:
+        done.set()
+        thread.join()
     assert seen == {("cpu", torch.float32)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import threading
 import weakref
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job
 from afterdetail.errors import InvalidInput, ModelUnavailable, WeightsError
-from afterdetail.models import loader
+from afterdetail.models import loader, store
 from afterdetail.models.catalogue import Kind, ModelSpec, Source
 from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
@@ -92,7 +93,8 @@ def test_room_is_made_before_a_model_is_read(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_what_a_model_will_take_is_known_before(saved: Any, dtype: torch.dtype) -> None:
-    entry = replace(spec("a", saved.file), base=saved.model.base)
+    kind = Kind.REFINER if saved.model.is_refiner else Kind.CHECKPOINT
+    entry = replace(spec("a", saved.file), base=saved.model.base, kind=kind)
     expected = expected_bytes(entry, dtype)
     assert expected == pytest.approx(resident_bytes([load_model(entry, CPU, dtype)]), rel=0.01)
 
@@ -174,6 +176,57 @@ def test_others_are_served_while_a_model_is_read(
     assert pool.get(spec("ready", sd15.file)) is ready
     go_on.set()
     thread.join()
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose checksums were computed, in order."""
+    names: list[str] = []
+    computed = store.file_sha256
+
+    def counted(path: Path) -> str:
+        names.append(path.name)
+        return computed(path)
+
+    monkeypatch.setattr(store, "file_sha256", counted)
+    return names
+
+
+def test_a_checkpoint_with_a_wrong_checksum_is_refused(sd15: Any) -> None:
+    wrong = replace(spec("mine", sd15.file), sha256="0" * 64)
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=r"is not the mine of the catalogue: sha256") as told:
+            ModelPool(CPU).get(wrong)
+        assert str(sd15.file) not in told.value.public
+
+
+def test_an_autoencoder_with_a_wrong_checksum_is_refused(sd15: Any) -> None:
+    other = ModelSpec("v", Kind.VAE, Source(path=str(sd15.file)), Base.SD15, sha256="0" * 64)
+    with pytest.raises(WeightsError, match="is not the v of the catalogue"):
+        ModelPool(CPU).get(replace(spec("mine", sd15.file), vae=other))
+
+
+def test_a_checksum_is_computed_once_for_each_state_of_a_file(
+    sd15: Any, tmp_path: Path, hashed: list[str]
+) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(sd15.file.read_bytes())
+    entry = replace(spec("mine", file), sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    for _ in range(2):
+        load_model(entry, CPU, torch.float32)
+    assert hashed == ["mine.safetensors"]
+    with file.open("r+b") as stream:  # one bit of the last weight: nothing but the sum tells
+        stream.seek(-1, 2)
+        last = stream.read(1)[0]
+        stream.seek(-1, 2)
+        stream.write(bytes([last ^ 1]))
+    with pytest.raises(WeightsError, match="is not the mine of the catalogue"):
+        load_model(entry, CPU, torch.float32)
+
+
+def test_without_a_checksum_nothing_is_read_twice(sd15: Any, hashed: list[str]) -> None:
+    load_model(spec("mine", sd15.file), CPU, torch.float32)
+    assert hashed == []
 
 
 def test_a_failed_read_can_be_tried_again(sd15: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from afterdetail.errors import WeightsError
+from afterdetail.models.catalogue import Kind
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.entries import Prediction
 from afterdetail.models.header import read_header
@@ -228,9 +229,23 @@ def test_other_files_are_refused_in_one_line(
     assert str(tmp_path) not in caught.value.public
 
 
-def test_a_checkpoint_of_another_base_is_refused(sdxl: Any) -> None:
-    with pytest.raises(WeightsError, match="is a sdxl checkpoint, the catalogue says sd15"):
-        load(sdxl.file)
+@pytest.mark.parametrize(
+    ("model", "base", "kind", "said"),
+    [
+        ("sdxl", Base.SD15, None, 'is a sdxl checkpoint, .* says sd15; write base = "sdxl"'),
+        ("refiner", Base.SDXL, Kind.BASE, 'is a sdxl refiner, .* base; write kind = "refiner"'),
+        ("refiner", Base.SDXL, Kind.CHECKPOINT, 'sdxl checkpoint; write kind = "refiner"'),
+        ("sdxl", Base.SDXL, Kind.REFINER, 'says sdxl refiner; write kind = "checkpoint"'),
+        ("sd15", Base.SDXL, Kind.REFINER, 'write kind = "checkpoint" and base = "sd15"'),
+    ],
+)
+def test_a_file_of_another_base_or_kind_is_refused(
+    save: Any, model: str, base: Base, kind: Kind | None, said: str
+) -> None:
+    file = save(model).file
+    with pytest.raises(WeightsError, match=said) as caught:
+        load_single_file("mine", base, file, torch.device("cpu"), torch.float32, kind=kind)
+    assert str(file) not in caught.value.public
 
 
 @pytest.mark.parametrize("left", [0, 7, 5000, -1])

@@ -17,17 +17,26 @@ from transformers import (
 )
 
 from afterdetail.errors import WeightsError
+from afterdetail.models.architecture import REFINER_NUMBERS
+from afterdetail.models.catalogue import Kind
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.networks import Target, no_collection
+from afterdetail.models.recognise import OTHERS, SERVED, Recognised, Unrecognised
 from afterdetail.models.store import weights_of
 from afterdetail.models.tensors import read_tensors
+from afterdetail.models.told import check_told
 from afterdetail.options import Base
+
+Config = Mapping[str, Any]
 
 PARTS = {
     Base.SD15: ("unet", "vae", "scheduler", "text_encoder", "tokenizer"),
     Base.SDXL: ("unet", "vae", "scheduler", "text_encoder_2", "tokenizer_2"),
 }
 """What a folder must have. SDXL has the parts of SD 1.x too, its refiner has not."""
+SCHEDULER_CONFIG = "scheduler_config.json"
+WIDTH_OF_SD2 = 1024
+"""Of the text that the UNet of Stable Diffusion 2 attends to, whose folders look like SD 1.x's."""
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 """What is read into memory, where it is there; never a safety checker's 1.2 GB."""
 
@@ -40,56 +49,111 @@ def load_folder(
     device: torch.device,
     dtype: torch.dtype,
     vae: AutoencoderKL | None = None,
+    *,
+    kind: Kind | None = None,
 ) -> DiffusionModel:
     """Read the networks of ``folder`` into memory.
 
     Args:
         vae: takes the place of the folder's own.
+        kind: what the folder must be; None: any whole model.
 
     Raises:
-        WeightsError: a part is missing, damaged, or not safetensors.
+        WeightsError: it is of another architecture, base or kind, or a part is missing, damaged, or
+            not safetensors.
     """
-    wanted = [part for part in PARTS[base] if part != "vae" or vae is None]
-    missing = [part for part in wanted if not (folder / part).is_dir()]
+    found = _recognised(name, folder)
+    check_told(name, folder, found, base, kind)
+    missing = [
+        part
+        for part in needed_parts(found)
+        if not (folder / part).is_dir() and not (part == "vae" and vae)
+    ]
     if missing:
         raise WeightsError(f"{name}: {folder} lacks {', '.join(missing)} of {base}; fetch it again")
-    if base is Base.SD15 and (folder / "text_encoder_2").is_dir():
-        raise WeightsError(
-            f"{name}: {folder} is of sdxl, the catalogue says sd15; mend the catalogue"
-        )
     try:
-        return _read(name, base, folder, Target(device, dtype), vae)
+        return _read(name, found, folder, Target(device, dtype), vae)
     except (WeightsError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise WeightsError(
-            f"{name}: {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
-            "fetch it again"
-        ) from error
+        raise _damaged(name, folder, error) from error
+
+
+def _recognised(name: str, folder: Path) -> Recognised:
+    try:
+        return recognise_folder(folder)
+    except Unrecognised as error:
+        raise WeightsError(f"{name}: {folder} cannot be served: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(name, folder, error) from error
+
+
+def _damaged(name: str, folder: Path, error: Exception) -> WeightsError:
+    reason = " ".join(str(error).split())[:200]
+    return WeightsError(f"{name}: {folder} cannot be loaded ({reason}); fetch it again")
+
+
+def recognise_folder(folder: Path) -> Recognised:
+    """The kind and base of a diffusers folder, by the settings of its UNet; reads no weights.
+
+    Raises:
+        Unrecognised: it is of another architecture.
+        OSError, ValueError, KeyError, TypeError: its settings are missing or damaged.
+    """
+    if not (folder / "unet").is_dir():
+        raise Unrecognised(f"it has no unet; {SERVED}")
+    unet = _config(folder / "unet")
+    if _has_own_noise(folder / "scheduler"):
+        raise Unrecognised(f"it is {OTHERS['edm_']}; {SERVED}")
+    if unet.get("addition_embed_type") == "text_time":
+        return Recognised(_kind_of_sdxl(folder, unet), Base.SDXL)
+    if unet.get("cross_attention_dim") == WIDTH_OF_SD2:
+        raise Unrecognised(f"it is {OTHERS['cond_stage_model.model.']}; {SERVED}")
+    return Recognised(Kind.CHECKPOINT, Base.SD15)
+
+
+def _has_own_noise(scheduler: Path) -> bool:
+    if not (scheduler / SCHEDULER_CONFIG).exists():
+        return False
+    return str(_config(scheduler, SCHEDULER_CONFIG).get("_class_name")).startswith("EDM")
+
+
+def _kind_of_sdxl(folder: Path, unet: Config) -> Kind:
+    """The refiner's UNet takes fewer numbers beside the pooled text."""
+    if not (folder / "text_encoder_2").is_dir():
+        return Kind.CHECKPOINT  # which lacks it
+    pooled = _config(folder / "text_encoder_2")["projection_dim"]
+    numbers = unet["projection_class_embeddings_input_dim"] - pooled
+    refiner = numbers == REFINER_NUMBERS * unet["addition_time_embed_dim"]
+    return Kind.REFINER if refiner else Kind.CHECKPOINT
+
+
+def needed_parts(model: Recognised) -> tuple[str, ...]:
+    """The sub-folders that such a model must have."""
+    first = ("text_encoder", "tokenizer") if model.kind is not Kind.REFINER else ()
+    return tuple(dict.fromkeys((*PARTS[model.base], *first)))
 
 
 def _read(
-    name: str, base: Base, folder: Path, target: Target, vae: AutoencoderKL | None
+    name: str, found: Recognised, folder: Path, target: Target, vae: AutoencoderKL | None
 ) -> DiffusionModel:
+    parts = needed_parts(found)
+
     def text(part: str, cls: Any) -> Any:
-        return _text_encoder(cls, folder / part, target) if (folder / part).is_dir() else None
+        return _text_encoder(cls, folder / part, target) if part in parts else None
 
     def tokenizer(part: str) -> Any:
-        path = folder / part
-        return (
-            CLIPTokenizer.from_pretrained(str(path), local_files_only=True)
-            if path.is_dir()
-            else None
-        )
+        path = str(folder / part)
+        return CLIPTokenizer.from_pretrained(path, local_files_only=True) if part in parts else None
 
     model = DiffusionModel(
         name=name,
-        base=base,
+        base=found.base,
         unet=network_in(folder / "unet", UNet2DConditionModel, target),
         vae=vae or network_in(folder / "vae", AutoencoderKL, target),
         text_encoder=text("text_encoder", CLIPTextModel),
         tokenizer=tokenizer("tokenizer"),
         text_encoder_2=text("text_encoder_2", CLIPTextModelWithProjection),
         tokenizer_2=tokenizer("tokenizer_2"),
-        scheduler_config=_config(folder / "scheduler", "scheduler_config.json"),
+        scheduler_config=_config(folder / "scheduler", SCHEDULER_CONFIG),
         device=target.device,
         dtype=target.dtype,
     )
@@ -120,8 +184,8 @@ def _text_encoder(cls: Any, part: Path, target: Target) -> Any:
     return target.network(cls, CLIPTextConfig(**_config(part)), _tensors(part, target.dtype))
 
 
-def _config(part: Path, file: str = "config.json") -> Mapping[str, Any]:
-    config: Mapping[str, Any] = json.loads((part / file).read_text("utf-8"))
+def _config(part: Path, file: str = "config.json") -> Config:
+    config: Config = json.loads((part / file).read_text("utf-8"))
     return config
 
 

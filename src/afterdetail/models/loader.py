@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -26,13 +27,15 @@ from afterdetail.models.lora import with_loras
 from afterdetail.models.networks import Target
 from afterdetail.models.single_file import ZERO_SNR, is_served, load_single_file
 from afterdetail.models.stats import PoolStats
-from afterdetail.models.store import locate, obtain
+from afterdetail.models.store import locate, obtain, verify
 
 DEVICES = ("cpu", "cuda", "mps")
 TILE = 512
 """Pixels: the side of the pieces that an autoencoder works in where memory is low."""
 MOST_INVERSIONS = 64
 """Kept in memory: some kilobytes each."""
+MOST_COMPARED = 256
+"""Files whose checksum is known to be right, in this process and state."""
 SHARE_OF_MEMORY = 0.5
 """What models may take of a device's memory; the rest is for the work."""
 
@@ -216,23 +219,41 @@ def _inversion(spec: ModelSpec) -> Inversion:
 def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
     """Read a base, checkpoint or refiner into memory, from a folder or a single file.
 
+    A file whose entry has a checksum is read twice the first time: what is served is what was
+    checked, also where it was pulled, since nothing tells that it is still the same. Of a folder
+    there is none.
+
     Raises:
         ModelUnavailable, WeightsError: as :meth:`ModelPool.get`.
     """
     assert spec.base is not None, "the catalogue gives every diffusion model a base"
-    path = locate(spec)
+    path = _verified(spec)
     vae = None
     if spec.vae is not None:
-        file = locate(spec.vae)
+        file = _verified(spec.vae)
         vae = load_autoencoder(spec.vae.name, spec.base, file, Target(device, dtype))
     given = (spec.name, spec.base, path, device, dtype, vae)
     if path.is_file():
-        model = load_single_file(*given, prediction=spec.prediction)
+        model = load_single_file(*given, kind=spec.kind, prediction=spec.prediction)
     else:
-        model = load_folder(*given)
+        model = load_folder(*given, kind=spec.kind)
     return replace(
         model, clip_skip=spec.clip_skip, scheduler_config=_schedule(model.scheduler_config, spec)
     )
+
+
+def _verified(spec: ModelSpec) -> Path:
+    """Where a model lies, after its checksum was compared. Raises as :func:`load_model`."""
+    path = locate(spec)
+    state = path.stat()
+    _compare(spec, path, state.st_size, state.st_mtime_ns)
+    return path
+
+
+@lru_cache(maxsize=MOST_COMPARED)
+def _compare(spec: ModelSpec, path: Path, _size: int, _changed: int) -> None:
+    """Once for each state of a file; one that is wrong is compared each time."""
+    verify(spec, path)
 
 
 def _schedule(config: Mapping[str, Any], spec: ModelSpec) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ from afterdetail.models.networks import Target, no_collection
 from afterdetail.models.recognise import Recognised, Unrecognised, recognise
 from afterdetail.models.tensors import read_tensors
 from afterdetail.models.tokenizer import PAD_OF_OPEN_CLIP, clip_tokenizer
+from afterdetail.models.told import check_told
 from afterdetail.options import Base
 
 Tensors = dict[str, torch.Tensor]
@@ -70,19 +71,22 @@ def load_single_file(
     dtype: torch.dtype,
     vae: AutoencoderKL | None = None,
     *,
+    kind: Kind | None = None,
     prediction: Prediction | None = None,
 ) -> DiffusionModel:
     """Read the networks of ``file`` into memory.
 
     Args:
         vae: takes the place of the file's own.
+        kind: what the file must be; None: any whole model.
         prediction: what the UNet predicts, whatever the file says; None: what it says.
 
     Raises:
-        WeightsError: the file is damaged, of another architecture or base, or lacks a part.
+        WeightsError: the file is damaged, of another architecture, base or kind, or lacks a part.
     """
     header = read_header(file)
-    found = _recognised(name, base, file, header, with_vae=vae is None)
+    found = _recognised(name, file, header, with_vae=vae is None)
+    check_told(name, file, found, base, kind)
     try:
         tensors = read_tensors(file, dtype, is_served)
         weights = {todays_key(key): tensor for key, tensor in tensors.items()}
@@ -95,17 +99,11 @@ def load_single_file(
         ) from error
 
 
-def _recognised(name: str, base: Base, file: Path, header: Header, *, with_vae: bool) -> Recognised:
+def _recognised(name: str, file: Path, header: Header, *, with_vae: bool) -> Recognised:
     try:
-        found = recognise(header, with_vae=with_vae)
+        return recognise(header, with_vae=with_vae)
     except Unrecognised as error:
         raise WeightsError(f"{name}: {file} cannot be served: {error}") from error
-    if found.base is not base or found.kind not in (Kind.CHECKPOINT, Kind.REFINER):
-        raise WeightsError(
-            f"{name}: {file} is a {found.base} {found.kind}, the catalogue says {base}; "
-            "mend the catalogue"
-        )
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
