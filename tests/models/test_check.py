@@ -124,7 +124,7 @@ def to_shards(path: Path) -> None:
         ("tiny", UNET, delete, "unet has no .safetensors weights"),
         ("tiny", UNET, to_pickle, "unet has no .safetensors weights"),
         ("tiny", UNET, to_shards, "unet has no .safetensors weights, or not all"),
-        ("tiny", "unet", delete, "lacks unet;"),
+        ("tiny", "unet", delete, "it has no unet"),
         ("tiny", "vae", delete, "lacks vae;"),
         ("tiny", "vae/config.json", delete, "config.json is missing"),
         ("tiny", "vae/config.json", cut, "config.json is damaged"),
@@ -134,7 +134,7 @@ def to_shards(path: Path) -> None:
         ("tiny", "scheduler/scheduler_config.json", delete, "scheduler_config.json is missing"),
         ("tiny-xl", "text_encoder", delete, "lacks text_encoder;"),
         ("tiny-xl", "text_encoder_2/model.safetensors", cut, "model.safetensors is damaged"),
-        ("tiny-xl-refiner", "text_encoder_2", delete, "lacks text_encoder_2;"),
+        ("tiny-xl-refiner", "tokenizer_2", delete, "lacks tokenizer_2;"),
     ],
 )
 def test_damage_to_a_folder_is_found(
@@ -151,10 +151,15 @@ def test_damage_to_a_folder_is_found(
 @pytest.mark.parametrize(
     ("name", "kind", "base", "said"),
     [
-        ("tiny", Kind.BASE, Base.SDXL, "lacks text_encoder_2, tokenizer_2"),
-        ("tiny-xl", Kind.BASE, Base.SD15, "is a sdxl, the catalogue says sd15 base"),
+        ("tiny", Kind.BASE, Base.SDXL, "is a sd15 checkpoint, the catalogue says sdxl base"),
+        ("tiny-xl", Kind.BASE, Base.SD15, "is a sdxl checkpoint, the catalogue says sd15 base"),
         ("tiny-xl", Kind.REFINER, Base.SDXL, "is a sdxl checkpoint, the catalogue says sdxl ref"),
-        ("tiny-xl-refiner", Kind.CHECKPOINT, Base.SDXL, "lacks text_encoder, tokenizer"),
+        (
+            "tiny-xl-refiner",
+            Kind.BASE,
+            Base.SDXL,
+            "is a sdxl refiner, the catalogue says sdxl base",
+        ),
     ],
 )
 def test_a_folder_of_something_else_is_found(name: str, kind: Kind, base: Base, said: str) -> None:

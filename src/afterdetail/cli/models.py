@@ -44,8 +44,9 @@ def list_models(catalogue: CatalogueFile = None, as_json: AsJson = False) -> Non
     if as_json:
         typer.echo(json.dumps([row.as_json() for row in rows]))
         return
-    headings = "name", "kind", "base", "here", "licence", "trigger words"
-    table = Table(*headings, box=None, pad_edge=False)
+    table = Table("name", "kind", "base", "here", "licence", box=None, pad_edge=False)
+    if any(row.spec.trigger_words for row in rows):
+        table.add_column("trigger words")
     for row in rows:
         table.add_row(*row.as_text())
     Console().print(table)
@@ -152,8 +153,8 @@ class _Row:
 
     def as_text(self) -> tuple[str, ...]:
         spec, here = self.spec, "yes" if self.place else "no"
-        words = ", ".join(spec.trigger_words)
-        return (spec.name, spec.kind, spec.base or "", here, spec.licence, words)
+        words = [", ".join(spec.trigger_words)] if spec.trigger_words else []
+        return (spec.name, spec.kind, spec.base or "", here, spec.licence, *words)
 
     def as_json(self) -> dict[str, object]:
         return {

@@ -17,7 +17,7 @@ from afterdetail.models.store import (
     verify,
     weights_of,
 )
-from afterdetail.options import Base
+from afterdetail.models.told import check_told
 
 DIFFUSION = (Kind.BASE, Kind.CHECKPOINT, Kind.REFINER)
 
@@ -72,22 +72,25 @@ def _check_file(spec: ModelSpec, path: Path) -> None:
         found = recognise(header, with_vae=spec.vae is None)
     except Unrecognised as error:
         raise WeightsError(f"{spec.name}: {path} cannot be served: {error}") from error
-    said = Kind.CHECKPOINT if spec.kind is Kind.BASE else spec.kind
-    if (found.kind, found.base) != (said, spec.base):
-        raise _another(spec, path, f"{found.base} {found.kind}")
+    assert spec.base is not None, "the catalogue gives every kind but a detector a base"
+    check_told(spec.name, path, found, spec.base, spec.kind)
 
 
 def _check_folder(spec: ModelSpec, folder: Path) -> None:
     # It imports torch and diffusers, for seconds: not where only files are checked.
-    from afterdetail.models.folder import NETWORKS, PARTS
+    from afterdetail.models.folder import NETWORKS, needed_parts, recognise_folder
 
     if spec.sha256 is not None:
         raise _wrong(spec, f"{folder} is a folder, sha256 is of one file; mend the catalogue")
-    assert spec.base is not None, "the catalogue gives every diffusion model a base"
-    _check_kind(spec, folder)
-    wanted = [part for part in PARTS[spec.base] if part != "vae" or spec.vae is None]
-    if spec.base is Base.SDXL and spec.kind is not Kind.REFINER:
-        wanted += ["text_encoder", "tokenizer"]
+    try:
+        found = recognise_folder(folder)
+    except Unrecognised as error:
+        raise _wrong(spec, f"{folder} cannot be served: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _wrong(spec, f"the settings in {folder} are damaged; {remedy(spec)}") from error
+    assert spec.base is not None, "the catalogue gives every kind but a detector a base"
+    check_told(spec.name, folder, found, spec.base, spec.kind)
+    wanted = [part for part in needed_parts(found) if part != "vae" or spec.vae is None]
     missing = [part for part in wanted if not (folder / part).is_dir()]
     if missing:
         raise _wrong(spec, f"{folder} lacks {', '.join(missing)}; {remedy(spec)}")
@@ -98,14 +101,6 @@ def _check_folder(spec: ModelSpec, folder: Path) -> None:
             _check_json(spec, folder / part / "scheduler_config.json")
         else:
             _check_tokenizer(spec, folder / part)
-
-
-def _check_kind(spec: ModelSpec, folder: Path) -> None:
-    """SD 1.x has the first text encoder, SDXL's refiner the second, SDXL both."""
-    if spec.base is Base.SD15 and (folder / "text_encoder_2").is_dir():
-        raise _another(spec, folder, Base.SDXL)
-    if spec.kind is Kind.REFINER and (folder / "text_encoder").is_dir():
-        raise _another(spec, folder, f"{spec.base} {Kind.CHECKPOINT}")
 
 
 def _check_network(spec: ModelSpec, part: Path) -> None:
@@ -135,11 +130,6 @@ def _check_json(spec: ModelSpec, file: Path) -> None:
 def _check_announced(spec: ModelSpec, file: Path) -> None:
     if not is_as_announced(file):
         raise _wrong(spec, f"{file} is damaged: the hub's sha256 is another; {remedy(spec)}")
-
-
-def _another(spec: ModelSpec, path: Path, found: str) -> WeightsError:
-    said = f"the catalogue says {spec.base} {spec.kind}"
-    return _wrong(spec, f"{path} is a {found}, {said}; mend the catalogue")
 
 
 def _wrong(spec: ModelSpec, problem: str) -> WeightsError:
