@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ Body = dict[str, object]
 
 BASE = '[[model]]\nname = "tiny"\nkind = "base"\nbase = "sd15"\npackage = "models/tiny"\n'
 ENTRY = '[[model]]\nname = "{}"\nkind = "{}"\nbase = "sd15"\npath = "{}"\n'
+WRONG_SUM = f'sha256 = "{"0" * 64}"\n'
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "models" / "conftest.py"))
 SIZES = 'sizes = ["64x64"]\n'
 
 
@@ -51,12 +54,25 @@ def write_loras(folder: Path) -> None:
     (folder / "cut.safetensors").write_bytes((folder / "line.safetensors").read_bytes()[:3000])
 
 
+def write_checkpoints(folder: Path) -> None:
+    """A small one that is right, one of another architecture, and a refiner."""
+    good = SMALL["original"](SMALL["sd15_model"]())
+    save_file(good, folder / "good.safetensors")
+    of_sd2 = {
+        name.replace("cond_stage_model.transformer.", "cond_stage_model.model."): tensor
+        for name, tensor in good.items()
+    }
+    save_file(of_sd2, folder / "of_sd2.safetensors")
+    save_file(SMALL["original"](SMALL["refiner_model"]()), folder / "refiner.safetensors")
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detailer]:
     from afterdetail.pipeline import Detailer
 
     folder = tmp_path_factory.mktemp("served")
     write_loras(folder)
+    write_checkpoints(folder)
     (folder / "pickle.safetensors").write_bytes(b"\x80\x02}q\x00.")  # .ckpt is refused by its name
     entries = [BASE, SIZES]
     entries += [
@@ -65,6 +81,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detailer]:
     entries += [ENTRY.format("pickle", "checkpoint", "pickle.safetensors"), SIZES]
     entries += [ENTRY.format("torn", "checkpoint", "cut.safetensors"), SIZES]
     entries += [ENTRY.format("gone", "checkpoint", "nosuch.safetensors"), SIZES]
+    for name, file in (
+        ("good", "good"), ("swapped", "good"), ("unknown", "of_sd2"), ("refining", "refiner")
+    ):  # fmt: skip
+        entries += [ENTRY.format(name, "checkpoint", f"{file}.safetensors"), SIZES]
+        entries += [WRONG_SUM] if name == "swapped" else []
+    entries += [ENTRY.format("swapped-line", "lora", "line.safetensors"), WRONG_SUM]
+    entries += [ENTRY.format("of-xl", "lora", "line.safetensors").replace("sd15", "sdxl")]
     (folder / "models.toml").write_text("".join(entries))
     with Detailer(folder / "models.toml", "cpu") as detailer:
         yield detailer
@@ -96,6 +119,11 @@ def pixels(client: TestClient, body: Body) -> np.ndarray[tuple[int, ...], np.dty
     [
         ({"loras": {"wrong": 1}}, 422, "adapter_incompatible"),
         ({"loras": {"cut": 1}}, 422, "adapter_incompatible"),
+        ({"loras": {"swapped-line": 1}}, 422, "adapter_incompatible"),
+        ({"loras": {"of-xl": 1}, "inpainting_base_model": "sd15"}, 422, "adapter_incompatible"),
+        ({"checkpoint": "swapped"}, 503, "weights_error"),
+        ({"checkpoint": "unknown"}, 503, "weights_error"),
+        ({"checkpoint": "refining"}, 503, "weights_error"),
         ({"checkpoint": "pickle"}, 503, "weights_error"),
         ({"checkpoint": "torn"}, 503, "weights_error"),
         ({"checkpoint": "gone"}, 422, "model_unavailable"),
@@ -104,6 +132,11 @@ def pixels(client: TestClient, body: Body) -> np.ndarray[tuple[int, ...], np.dty
     ids=[
         "19 of another shape",
         "19 cut short",
+        "19 a wrong checksum",
+        "19 of another base",
+        "37 a wrong checksum",
+        "of an unknown architecture",
+        "of another kind",
         "18 a pickle",
         "37 cut short",
         "37 missing",
@@ -139,4 +172,13 @@ def test_row_35_many_sets_of_loras_take_the_memory_of_a_few(
         assert served.model_stats.models <= 3
     assert served.model_stats.loads == before.loads + 8
     assert len({picture.tobytes() for picture in pictures}) > 4
+    assert np.array_equal(pixels(client, face), plain)
+
+
+def test_the_file_with_the_wrong_checksum_is_served_by_an_entry_without(
+    client: TestClient, face: Body
+) -> None:
+    """So it is refused for nothing else above."""
+    plain = pixels(client, face)
+    assert not np.array_equal(pixels(client, face | {"checkpoint": "good"}), plain)
     assert np.array_equal(pixels(client, face), plain)
