@@ -141,6 +141,27 @@ def test_missing_parts_are_named(sdxl: Any, tmp_path: Path, part: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "kind", "read", "added"),
+    [("sdxl", Kind.BASE, 2048, 1280 + 6 * 256), ("refiner", Kind.REFINER, 1280, 1280 + 5 * 256)],
+)
+def test_a_missing_text_encoder_leaves_a_folder_what_it_is(
+    make: Any, tmp_path: Path, model: str, kind: Kind, read: int, added: int
+) -> None:
+    """By the widths that SDXL and its refiner have."""
+    folder = save(make(model), tmp_path / "mine")
+    (folder / "text_encoder_2").rename(folder / "elsewhere")
+    widths = {
+        "cross_attention_dim": read,
+        "projection_class_embeddings_input_dim": added,
+        "addition_time_embed_dim": 256,
+    }
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **widths}))
+    with pytest.raises(WeightsError, match="lacks text_encoder_2 of sdxl"):
+        load_folder("mine", Base.SDXL, folder, CPU, torch.float32, kind=kind)
+
+
+@pytest.mark.parametrize(
     ("model", "base", "kind", "said"),
     [
         ("sdxl", Base.SD15, None, 'is a sdxl checkpoint, .* says sd15; write base = "sdxl"'),

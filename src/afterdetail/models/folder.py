@@ -118,12 +118,19 @@ def _has_own_noise(scheduler: Path) -> bool:
 
 def _kind_of_sdxl(folder: Path, unet: Config) -> Kind:
     """The refiner's UNet takes fewer numbers beside the pooled text."""
-    if not (folder / "text_encoder_2").is_dir():
-        return Kind.CHECKPOINT  # which lacks it
-    pooled = _config(folder / "text_encoder_2")["projection_dim"]
-    numbers = unet["projection_class_embeddings_input_dim"] - pooled
+    numbers = unet["projection_class_embeddings_input_dim"] - _pooled_width(folder, unet)
     refiner = numbers == REFINER_NUMBERS * unet["addition_time_embed_dim"]
     return Kind.REFINER if refiner else Kind.CHECKPOINT
+
+
+def _pooled_width(folder: Path, unet: Config) -> int:
+    """What the second text encoder gives; where it is missing, the width of the text that is read.
+
+    For SDXL's refiner, which reads that encoder alone, the two are the same: 1280.
+    """
+    encoder = folder / "text_encoder_2"
+    width = _config(encoder)["projection_dim"] if encoder.is_dir() else unet["cross_attention_dim"]
+    return int(width)
 
 
 def needed_parts(model: Recognised) -> tuple[str, ...]:
