@@ -35,7 +35,7 @@ from benchmarks.heading import heading
 RESULTS = Path(__file__).with_name("results") / "load.md"
 STEPS = 10
 """At strength 0.5 five are run: short, so that many requests make a run of a minute."""
-ARRIVALS = 96
+ARRIVALS = 64
 """Of a series."""
 SEEDS = (1, 2, 3)
 """Of series, their latencies taken together: one series' worst burst decides its own p95. Before
