@@ -1,11 +1,12 @@
-"""Small networks of the true layouts, with random weights, and files of them."""
+"""Small networks of the true layouts, with random weights, files of them, and a hub."""
 
 from __future__ import annotations
 
 import runpy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -18,6 +19,10 @@ from afterdetail.models.single_file import SCHEDULE
 from afterdetail.models.tokenizer import PAD_OF_OPEN_CLIP, clip_tokenizer
 from afterdetail.options import Base
 
+if TYPE_CHECKING:
+    from tests.models.hub import Hub, Machine
+
+HUB = runpy.run_path(str(Path(__file__).with_name("hub.py")))
 LAYOUT = runpy.run_path(str(Path(__file__).with_name("original_layout.py")))
 WORDS = 49408
 CPU = torch.device("cpu")
@@ -212,3 +217,15 @@ def _save(name: str, folders: pytest.TempPathFactory) -> Saved:
 def make() -> Any:
     """``make("sd15")``: a new model each time, always the same."""
     return lambda name: MODELS[name]()
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with HUB["serving"]() as hub:
+        yield hub
+
+
+@pytest.fixture
+def machine(tmp_path: Path, hub: Hub) -> Machine:
+    machine: Machine = HUB["Machine"](tmp_path, hub)
+    return machine
