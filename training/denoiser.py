@@ -7,7 +7,8 @@ Epsilon prediction on the betas of SD1.5. A quarter of each batch is plain diffu
 crops. The rest is what an after-detailer meets: the noised latent comes from the degraded face,
 the target leads to the sharp one. It needs the second classifier of ``training.attributes``.
 ``--initial`` takes a UNet and a text encoder to begin with, as far as their tensors fit. With an
-accelerator, ``--device cuda --batch 256``.
+accelerator, ``--device cuda --batch 256``. A model that has learnt not to listen hears better after
+``--louder 3``, given once.
 """
 
 from __future__ import annotations
@@ -115,9 +116,25 @@ def _inner(name: str, levels: int) -> str:
     return ".".join(parts)
 
 
+@torch.no_grad()
+def speak_up(run: Run, empty: Tensor, factor: float) -> None:
+    """Make texts differ ``factor`` times as much from the empty one, whose tokens are ``empty``.
+
+    The empty text's mean stays, so that without a prompt little changes; its tokens differ from
+    each other, too, and what that did has to be learnt again.
+    """
+    assert isinstance(run.model, Denoiser)
+    mean = run.model.text_encoder(empty.to(run.model.unet.device))[0][0].mean(0)
+    norm = "text_encoder.final_layer_norm"
+    for weights in (run.model.state_dict(), run.average):
+        weights[f"{norm}.weight"].mul_(factor)
+        weights[f"{norm}.bias"].mul_(factor).add_((1 - factor) * mean)
+
+
 def main() -> None:
     parser = options(__doc__, steps=4000, batch=16, rate=1e-3, device=True)
     parser.add_argument("--initial", type=Path, help="model in the diffusers layout")
+    parser.add_argument("--louder", type=float, default=1.0, help="how much, once")
     given = prepare(parser)
     batches = ToldBatches(CROPS, given.batch, device=given.device)
     vocabulary = int(batches.tokens.max()) + 1
@@ -128,6 +145,7 @@ def main() -> None:
     average = max(0.995, 1 - 20 / given.steps)
     plan = Plan(given.steps, given.rate, average=average, save_every=50)
     run = Run(model, plan, CHECKPOINT, given.seed)
+    speak_up(run, empty_tokens(), given.louder)
     loss = DenoiserLoss(model, seen=PerceptualDistance(given.device))
     run.train(lambda generator: loss(batches.draw(generator), generator))
 

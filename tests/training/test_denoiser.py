@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 from training.autoencoder import CHECKPOINT
 from training.batches import Batches
-from training.denoiser import Denoiser
+from training.denoiser import Denoiser, speak_up
 from training.export import export
 from training.loop import Plan, Run
 from training.loss import DenoiserLoss
@@ -41,3 +41,23 @@ def test_training_lowers_the_loss_and_is_exported_to_diffusers(
     assert pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels == 4
     files = (tmp_path / "model").rglob("*.safetensors")
     assert sum(file.stat().st_size for file in files) <= 16 * 2**20
+
+
+@torch.no_grad()
+def test_louder_texts_differ_more_from_the_empty_one_which_stays(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Denoiser(vocabulary=736, latents=4)
+    empty, text = torch.full((1, 77), 735), torch.arange(77)[None]
+
+    def read() -> tuple[Tensor, Tensor]:
+        words = model.text_encoder(torch.cat([empty, text]))[0]
+        return words[0].mean(0), words[1] - words[0]
+
+    run = Run(model, Plan(1, 1e-3), tmp_path / "run.pt", seed=0)
+    mean, told = read()
+    speak_up(run, empty, 3.0)
+    louder_mean, louder = read()
+    torch.testing.assert_close(louder_mean, mean)
+    torch.testing.assert_close(louder, 3 * told)
+    model.load_state_dict(run.average)
+    torch.testing.assert_close(read()[1], louder)
