@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
+from afterdetail.engine.engine import Engine
+from afterdetail.engine.job import Job
 from afterdetail.errors import InvalidInput, ModelUnavailable
 from afterdetail.models.catalogue import Kind, ModelSpec, Source
 from afterdetail.models.choose import LoraUse
 from afterdetail.models.diffusion import DiffusionModel
+from afterdetail.models.loader import ModelPool
 from afterdetail.models.lora import with_loras
 from afterdetail.options import Base
 
@@ -216,6 +223,46 @@ def test_a_set_gives_the_same_bits_in_any_order(
         LoraUse(write(tmp_path, f"l{n}", peft_layout(layers, 1000 * n)), 0.3 + n) for n in range(3)
     ]
     assert same(bits(with_loras(model, uses)), bits(with_loras(model, uses[::-1])))
+
+
+def paint(engine: Engine, job: Job) -> None:
+    engine.add(job)
+    finished = []
+    while not engine.idle:
+        finished += engine.step()
+    (only,) = finished
+    assert isinstance(only.outcome, np.ndarray), only.outcome
+
+
+def test_a_switch_between_sets_in_memory_is_cheap_and_loads_nothing(
+    sd15: Any, tmp_path: Path
+) -> None:
+    """In seconds of this thread's CPU, which other work on the machine does not add to.
+
+    No prompt comes twice, so each picture runs all that a set changes: text encoder and UNet.
+    """
+    base = ModelSpec("a", Kind.CHECKPOINT, Source(path=str(sd15.file)), Base.SD15)
+    layers = adapted_layers(sd15.model)
+    one, other = (
+        frozenset({LoraUse(write(tmp_path, name, kohya_layout(layers, seed)), 0.1)})
+        for seed, name in enumerate(("one", "other"))
+    )
+    pool, engine, numbers = ModelPool(torch.device("cpu")), Engine(), itertools.count()
+    picture, mask = np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 255, np.uint8)
+
+    def cost(uses: frozenset[LoraUse]) -> float:
+        began = time.thread_time()
+        model, prompt = pool.get(base, uses), f"face {next(numbers)}"
+        paint(engine, Job(model, picture, mask, prompt, steps=1, strength=1.0))
+        return time.thread_time() - began
+
+    for uses in (one, other):
+        cost(uses)
+    before = pool.stats
+    pairs = [(cost(here), cost(there)) for here, there in [(other, one), (one, other)] * 3]
+    assert pool.stats == before
+    staying, switching = map(statistics.median, zip(*pairs, strict=True))
+    assert switching - staying < 0.3
 
 
 def cut(file: Path) -> None:
