@@ -2,7 +2,8 @@
 
     python scripts/make_sheets.py [NAME...]
 
-What is repainted is so by the embedded model: after it has been trained again, run this again.
+Masks are drawn on a photograph. What is repainted is so by the embedded model, which knows rendered
+heads: one of those in the demo's picture. After it has been trained again, run this again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,13 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "parameters"
 PHOTO = ROOT / "tests" / "data" / "photos" / "skimage_astronaut.png"
 FACE = PixelBox(150, 30, 310, 190)
+GROUP = ROOT / "examples" / "group.png"
+HEAD = PixelBox(391, 442, 633, 684)
 SIDE, LABEL, GAP = 168, 22, 6
 """Pixels of one crop, of the line above it, and between crops."""
 
 COMMON: Mapping[str, Any] = {
-    "prompt": "a photo of a woman",
+    "prompt": "pale skin",
     "strength": 0.5,
     "cfg_scale": 1.5,
     "seed": 3,
@@ -39,7 +43,7 @@ COMMON: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Values of one option. ``masks``: draw the masks, repaint nothing."""
+    """Values of one option. ``masks``: draw the masks, repaint nothing; ``crop`` is theirs."""
 
     option: str
     values: tuple[object, ...]
@@ -64,22 +68,27 @@ SHEETS = (
 def main(wanted: list[str]) -> None:
     """Draw the sheets of these options; of all, if none is named."""
     FOLDER.mkdir(exist_ok=True)
-    picture = from_any(PHOTO)
+    photo, head = from_any(PHOTO), Image.open(GROUP).crop(HEAD)
     with Detailer(models="tiny", backend="eager") as detailer:
         for sheet in SHEETS:
             if not wanted or sheet.option in wanted:
-                crops = [_crop(detailer, picture, sheet, value) for value in sheet.values]
-                _save(sheet, crops)
+                draw = partial(_masks, photo) if sheet.masks else partial(_repainted, head)
+                _save(sheet, [draw(detailer, sheet, value) for value in sheet.values])
         if not wanted or "mask_padding" in wanted:
-            _save_padding(detailer, picture)
+            _save_padding(detailer, photo)
 
 
-def _crop(detailer: Detailer, picture: Picture, sheet: Sheet, value: object) -> Image.Image:
+def _repainted(
+    picture: Image.Image, detailer: Detailer, sheet: Sheet, value: object
+) -> Image.Image:
     options = {**COMMON, sheet.option: value}
-    if sheet.masks:
-        masks = detailer.dry_run(PHOTO, **options).masks
-        return Image.fromarray(sketch(DryRun(picture, (), masks)).drawn).crop(sheet.crop)
-    return to_pil(detailer.detail(PHOTO, **options).picture).crop(sheet.crop)
+    return to_pil(detailer.detail(picture, **options).picture)
+
+
+def _masks(picture: Picture, detailer: Detailer, sheet: Sheet, value: object) -> Image.Image:
+    option: dict[str, Any] = {sheet.option: value}
+    masks = detailer.dry_run(PHOTO, **option).masks
+    return Image.fromarray(sketch(DryRun(picture, (), masks)).drawn).crop(sheet.crop)
 
 
 def _save_padding(detailer: Detailer, picture: Picture) -> None:
