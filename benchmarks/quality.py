@@ -53,11 +53,14 @@ class Setting:
     cfg_scale: float = 1.0
     color_match: bool = False
     use_refiner: bool = False
+    size_conditioning: str | None = None
 
     def __str__(self) -> str:
         matched = ", color_match" if self.color_match else ""
         refined = ", refiner" if self.use_refiner else ""
-        return f"{self.sampler}, strength {self.strength}, {self.steps} steps{matched}{refined}"
+        sized = f", told {self.size_conditioning}" if self.size_conditioning else ""
+        how = f"{self.sampler}, strength {self.strength}, {self.steps} steps"
+        return f"{how}{matched}{refined}{sized}"
 
 
 PLAIN = Setting(Sampler.DDIM, 0.4)
@@ -75,7 +78,10 @@ SETTINGS = (
     Setting(Sampler.LCM, 0.4, steps=8),
 )
 """Two names are other names of LMS and HEUN."""
-REFINED = tuple(replace(how, use_refiner=True) for how in (PLAIN, Setting(Sampler.DDIM, 0.75)))
+OF_XL = (
+    *(replace(how, use_refiner=True) for how in (PLAIN, Setting(Sampler.DDIM, 0.75))),
+    *(replace(PLAIN, size_conditioning=told) for told in ("32x32", "512x512", "128x128+32+32")),
+)
 """What ``tiny-xl`` does besides."""
 
 
@@ -274,7 +280,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     settings = SHORT if given.short else SETTINGS
-    settings += REFINED if given.models == "tiny-xl" else ()
+    settings += OF_XL if given.models == "tiny-xl" else ()
     page = report(given.portraits, given.count, given.models, settings)
     given.out.write_text(page, encoding="utf-8")
     print(page)
