@@ -106,7 +106,7 @@ def test_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     monkeypatch.chdir(ROOT)
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("1 [Box(")
+    assert capsys.readouterr().out.startswith("6 [Box(")
 
 
 def test_the_catalogue_is_one(tmp_path: Path) -> None:
