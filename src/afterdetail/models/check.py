@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from afterdetail.errors import ModelUnavailable, WeightsError
 from afterdetail.models.catalogue import Kind, ModelSpec, built_in
 from afterdetail.models.header import read_header
-from afterdetail.models.recognise import Unrecognised, is_autoencoder, recognise
+from afterdetail.models.recognise import is_autoencoder, recognise
 from afterdetail.models.store import (
     has_weights,
     is_as_announced,
@@ -17,7 +18,8 @@ from afterdetail.models.store import (
     verify,
     weights_of,
 )
-from afterdetail.models.told import check_told
+from afterdetail.models.told import as_told
+from afterdetail.options import Base
 
 DIFFUSION = (Kind.BASE, Kind.CHECKPOINT, Kind.REFINER)
 
@@ -57,8 +59,9 @@ def check(spec: ModelSpec) -> None:
 
 
 def _check_file(spec: ModelSpec, path: Path) -> None:
+    if spec.sha256 is None:
+        _check_announced(spec, path)
     verify(spec, path)
-    _check_announced(spec, path)
     if spec.kind is Kind.DETECTOR:
         return
     header = read_header(path)
@@ -68,39 +71,31 @@ def _check_file(spec: ModelSpec, path: Path) -> None:
         return
     if spec.source.package is not None:  # our own LoRAs are for small models
         return
-    try:
-        found = recognise(header, with_vae=spec.vae is None)
-    except Unrecognised as error:
-        raise WeightsError(f"{spec.name}: {path} cannot be served: {error}") from error
-    assert spec.base is not None, "the catalogue gives every kind but a detector a base"
-    check_told(spec.name, path, found, spec.base, spec.kind)
+    look = partial(recognise, header, with_vae=spec.vae is None)
+    as_told(spec.name, path, _base(spec), spec.kind, look)
 
 
 def _check_folder(spec: ModelSpec, folder: Path) -> None:
     # It imports torch and diffusers, for seconds: not where only files are checked.
-    from afterdetail.models.folder import NETWORKS, needed_parts, recognise_folder
+    from afterdetail.models.folder import NETWORKS, SCHEDULER_CONFIG, read_layout
 
     if spec.sha256 is not None:
         raise _wrong(spec, f"{folder} is a folder, sha256 is of one file; mend the catalogue")
-    try:
-        found = recognise_folder(folder)
-    except Unrecognised as error:
-        raise _wrong(spec, f"{folder} cannot be served: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _wrong(spec, f"the settings in {folder} are damaged; {remedy(spec)}") from error
-    assert spec.base is not None, "the catalogue gives every kind but a detector a base"
-    check_told(spec.name, folder, found, spec.base, spec.kind)
-    wanted = [part for part in needed_parts(found) if part != "vae" or spec.vae is None]
-    missing = [part for part in wanted if not (folder / part).is_dir()]
-    if missing:
-        raise _wrong(spec, f"{folder} lacks {', '.join(missing)}; {remedy(spec)}")
-    for part in wanted:
+    layout = read_layout(
+        spec.name, _base(spec), folder, spec.kind, with_vae=spec.vae is None, todo=remedy(spec)
+    )
+    for part in sorted(layout.parts):
         if part in NETWORKS:
             _check_network(spec, folder / part)
         elif part == "scheduler":
-            _check_json(spec, folder / part / "scheduler_config.json")
+            _check_json(spec, folder / part / SCHEDULER_CONFIG)
         else:
             _check_tokenizer(spec, folder / part)
+
+
+def _base(spec: ModelSpec) -> Base:
+    assert spec.base is not None, "the catalogue gives every kind but a detector a base"
+    return spec.base
 
 
 def _check_network(spec: ModelSpec, part: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from afterdetail.models.networks import Target, no_collection
 from afterdetail.models.recognise import OTHERS, SERVED, Recognised, Unrecognised
 from afterdetail.models.store import weights_of
 from afterdetail.models.tensors import read_tensors
-from afterdetail.models.told import check_told
+from afterdetail.models.told import as_told
 from afterdetail.options import Base
 
 Config = Mapping[str, Any]
 
 PARTS = {
-    Base.SD15: ("unet", "vae", "scheduler", "text_encoder", "tokenizer"),
-    Base.SDXL: ("unet", "vae", "scheduler", "text_encoder_2", "tokenizer_2"),
+    Base.SD15: frozenset({"unet", "vae", "scheduler", "text_encoder", "tokenizer"}),
+    Base.SDXL: frozenset({"unet", "vae", "scheduler", "text_encoder_2", "tokenizer_2"}),
 }
 """What a folder must have. SDXL has the parts of SD 1.x too, its refiner has not."""
 SCHEDULER_CONFIG = "scheduler_config.json"
@@ -39,6 +40,15 @@ WIDTH_OF_SD2 = 1024
 """Of the text that the UNet of Stable Diffusion 2 attends to, whose folders look like SD 1.x's."""
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 """What is read into memory, where it is there; never a safety checker's 1.2 GB."""
+FETCH = "fetch it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a folder is, and those of its sub-folders that are read."""
+
+    found: Recognised
+    parts: frozenset[str]
 
 
 @no_collection()
@@ -62,37 +72,50 @@ def load_folder(
         WeightsError: it is of another architecture, base or kind, or a part is missing, damaged, or
             not safetensors.
     """
-    found = _recognised(name, folder)
-    check_told(name, folder, found, base, kind)
-    missing = [
-        part
-        for part in needed_parts(found)
-        if not (folder / part).is_dir() and not (part == "vae" and vae)
-    ]
-    if missing:
-        raise WeightsError(f"{name}: {folder} lacks {', '.join(missing)} of {base}; fetch it again")
+    layout = read_layout(name, base, folder, kind, with_vae=vae is None)
     try:
-        return _read(name, found, folder, Target(device, dtype), vae)
+        return _read(name, layout, folder, Target(device, dtype), vae)
     except (WeightsError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise _damaged(name, folder, error) from error
+        raise _damaged(name, folder, error, FETCH) from error
 
 
-def _recognised(name: str, folder: Path) -> Recognised:
+def read_layout(
+    name: str,
+    base: Base,
+    folder: Path,
+    kind: Kind | None,
+    *,
+    with_vae: bool = True,
+    todo: str = FETCH,
+) -> Layout:
+    """What lies in a folder, by its settings and sub-folders; reads no weights.
+
+    Args:
+        kind: what it must be; None: any whole model.
+        with_vae: it must bring its own autoencoder.
+        todo: ends the message where something is missing or damaged.
+
+    Raises:
+        WeightsError: it is of another architecture, base or kind, or lacks settings or a part.
+    """
     try:
-        return recognise_folder(folder)
-    except Unrecognised as error:
-        raise WeightsError(f"{name}: {folder} cannot be served: {error}") from error
+        found = as_told(name, folder, base, kind, lambda: _recognise(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(name, folder, error) from error
+        raise _damaged(name, folder, error, todo) from error
+    parts = _needed_parts(found) - (frozenset() if with_vae else {"vae"})
+    missing = sorted(part for part in parts if not (folder / part).is_dir())
+    if missing:
+        raise WeightsError(f"{name}: {folder} lacks {', '.join(missing)} of {base}; {todo}")
+    return Layout(found, parts)
 
 
-def _damaged(name: str, folder: Path, error: Exception) -> WeightsError:
+def _damaged(name: str, folder: Path, error: Exception, todo: str) -> WeightsError:
     reason = " ".join(str(error).split())[:200]
-    return WeightsError(f"{name}: {folder} cannot be loaded ({reason}); fetch it again")
+    return WeightsError(f"{name}: {folder} cannot be loaded ({reason}); {todo}")
 
 
-def recognise_folder(folder: Path) -> Recognised:
-    """The kind and base of a diffusers folder, by the settings of its UNet; reads no weights.
+def _recognise(folder: Path) -> Recognised:
+    """The kind and base of a diffusers folder, by the settings of its UNet.
 
     Raises:
         Unrecognised: it is of another architecture.
@@ -133,16 +156,16 @@ def _pooled_width(folder: Path, unet: Config) -> int:
     return int(width)
 
 
-def needed_parts(model: Recognised) -> tuple[str, ...]:
+def _needed_parts(model: Recognised) -> frozenset[str]:
     """The sub-folders that such a model must have."""
-    first = ("text_encoder", "tokenizer") if model.kind is not Kind.REFINER else ()
-    return tuple(dict.fromkeys((*PARTS[model.base], *first)))
+    first = {"text_encoder", "tokenizer"} if model.kind is not Kind.REFINER else set()
+    return PARTS[model.base] | first
 
 
 def _read(
-    name: str, found: Recognised, folder: Path, target: Target, vae: AutoencoderKL | None
+    name: str, layout: Layout, folder: Path, target: Target, vae: AutoencoderKL | None
 ) -> DiffusionModel:
-    parts = needed_parts(found)
+    parts = layout.parts
 
     def text(part: str, cls: Any) -> Any:
         return _text_encoder(cls, folder / part, target) if part in parts else None
@@ -153,7 +176,7 @@ def _read(
 
     model = DiffusionModel(
         name=name,
-        base=found.base,
+        base=layout.found.base,
         unet=network_in(folder / "unet", UNet2DConditionModel, target),
         vae=vae or network_in(folder / "vae", AutoencoderKL, target),
         text_encoder=text("text_encoder", CLIPTextModel),

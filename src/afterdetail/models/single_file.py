@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.entries import Prediction
 from afterdetail.models.header import Header, read_header, todays_key
 from afterdetail.models.networks import Target, no_collection
-from afterdetail.models.recognise import Recognised, Unrecognised, recognise
+from afterdetail.models.recognise import Recognised, recognise
 from afterdetail.models.tensors import read_tensors
 from afterdetail.models.tokenizer import PAD_OF_OPEN_CLIP, clip_tokenizer
-from afterdetail.models.told import check_told
+from afterdetail.models.told import as_told
 from afterdetail.options import Base
 
 Tensors = dict[str, torch.Tensor]
@@ -85,8 +86,7 @@ def load_single_file(
         WeightsError: the file is damaged, of another architecture, base or kind, or lacks a part.
     """
     header = read_header(file)
-    found = _recognised(name, file, header, with_vae=vae is None)
-    check_told(name, file, found, base, kind)
+    found = as_told(name, file, base, kind, partial(recognise, header, with_vae=vae is None))
     try:
         tensors = read_tensors(file, dtype, is_served)
         weights = {todays_key(key): tensor for key, tensor in tensors.items()}
@@ -97,13 +97,6 @@ def load_single_file(
             f"{name}: {file} is not laid out like a {base} checkpoint "
             f"({' '.join(str(error).split())[:200]}); download it again, or the full version of it"
         ) from error
-
-
-def _recognised(name: str, file: Path, header: Header, *, with_vae: bool) -> Recognised:
-    try:
-        return recognise(header, with_vae=with_vae)
-    except Unrecognised as error:
-        raise WeightsError(f"{name}: {file} cannot be served: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from afterdetail.errors import WeightsError
 from afterdetail.models.catalogue import Kind
-from afterdetail.models.recognise import Recognised
+from afterdetail.models.recognise import Recognised, Unrecognised
 from afterdetail.options import Base
 
 
-def check_told(name: str, path: Path, found: Recognised, base: Base, kind: Kind | None) -> None:
-    """Refuse weights that are of another base or kind than their entry says.
+def as_told(
+    name: str, path: Path, base: Base, kind: Kind | None, look: Callable[[], Recognised]
+) -> Recognised:
+    """What weights are; refused if that is not what their entry says.
 
     Args:
         kind: None: any kind of whole model. A ``base`` is a checkpoint like any other.
+        look: recognises them.
 
     Raises:
-        WeightsError: the message says what the entry has to say instead.
+        WeightsError: they are of another architecture, or of another base or kind; the message says
+            what the entry has to say instead.
     """
+    try:
+        found = look()
+    except Unrecognised as error:
+        raise WeightsError(f"{name}: {path} cannot be served: {error}") from error
     keys: dict[str, str] = {}
     if not _is_of_kind(found.kind, kind):
         keys["kind"] = found.kind
@@ -31,6 +40,7 @@ def check_told(name: str, path: Path, found: Recognised, base: Base, kind: Kind 
             f"{name}: {path} is a {found.base} {found.kind}, the catalogue says {said}; "
             f"write {todo} there"
         )
+    return found
 
 
 def _is_of_kind(found: Kind, said: Kind | None) -> bool:
