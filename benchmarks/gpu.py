@@ -31,40 +31,15 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.options import Base
 from benchmarks.faces import SerialLoop, face_jobs, tiny
 from benchmarks.heading import heading
+from benchmarks.true_sizes import AUTOENCODER, CLIP_L, OPEN_CLIP, SD15_UNET, SDXL_UNET
 
 RESULTS = Path(__file__).with_name("results") / "gpu.md"
 ROUNDS = 5
 H100_TFLOPS = 798
 """What an H100 reaches in bf16 matrix products."""
 
-SD15_UNET: dict[str, Any] = {"cross_attention_dim": 768, "sample_size": 64}
-"""The library's own defaults are SD 1.5's."""
-SDXL_UNET: dict[str, Any] = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "force_upcast": False,  # as the fp16-safe autoencoder has it
-}
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-          "num_attention_heads": 12}  # fmt: skip
-CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
-          "num_attention_heads": 20, "projection_dim": 1280}  # fmt: skip
-
+SAFE_VAE = AUTOENCODER | {"force_upcast": False}
+"""As the fp16-safe autoencoder has it."""
 SMALL_UNET = {"block_out_channels": (32, 32, 32, 32), "norm_num_groups": 8}
 SMALL_XL_UNET = {"block_out_channels": (32, 32, 32), "norm_num_groups": 8, "attention_head_dim": 4}
 SMALL_VAE = {"block_out_channels": (16, 16, 32, 32), "norm_num_groups": 8}
@@ -93,8 +68,8 @@ def sd15(setting: Setting) -> DiffusionModel:
         name="sd15, random",
         device=setting.device,
         dtype=setting.dtype,
-        unet=_make(UNet2DConditionModel, SD15_UNET, SMALL_UNET, setting),
-        vae=_make(AutoencoderKL, VAE, SMALL_VAE, setting),
+        unet=_make(UNet2DConditionModel, SD15_UNET | {"sample_size": 64}, SMALL_UNET, setting),
+        vae=_make(AutoencoderKL, SAFE_VAE, SMALL_VAE, setting),
         text_encoder=_text(CLIPTextModel, CLIP_L, setting),
     )
 
@@ -105,7 +80,7 @@ def sdxl(setting: Setting) -> DiffusionModel:
         name="sdxl, random",
         base=Base.SDXL,
         unet=_make(UNet2DConditionModel, SDXL_UNET, SMALL_XL_UNET, setting),
-        text_encoder_2=_text(CLIPTextModelWithProjection, CLIP_G, setting),
+        text_encoder_2=_text(CLIPTextModelWithProjection, OPEN_CLIP, setting),
         tokenizer_2=tiny().tokenizer,
     )
 

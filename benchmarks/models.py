@@ -28,6 +28,7 @@ from afterdetail.models.single_file import load_single_file
 from afterdetail.options import Base
 from benchmarks.heading import heading
 from benchmarks.serving import Server, photograph, request, serving
+from benchmarks.true_sizes import AUTOENCODER, CLIP_L, OPEN_CLIP, SD15_UNET, SDXL_UNET
 
 LAYOUT = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "models" / "original_layout.py"))
 CPU = torch.device("cpu")
@@ -40,28 +41,13 @@ PICTURES: dict[str, dict[str, object]] = {
     "the first, one step without guidance": {"steps": 1, "cfg_scale": 1.0, "strength": 1.0},
     "20 steps at strength 0.4, guidance 7.5": {"steps": 20, "cfg_scale": 7.5, "strength": 0.4},
 }
-SD15_TEXT = CLIPTextConfig(
-    vocab_size=49408,
-    hidden_size=768,
-    intermediate_size=3072,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-)
-SDXL_TEXT_2 = CLIPTextConfig(
-    vocab_size=49408,
-    hidden_size=1280,
-    intermediate_size=5120,
-    num_hidden_layers=32,
-    num_attention_heads=20,
-    projection_dim=1280,
-)
 
 
 def random_sd15(file: Path) -> Path:
     """A checkpoint of SD 1.5's own sizes, as Civitai's files are laid out, with random weights."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(cross_attention_dim=768)  # the other defaults are SD 1.5's
-        text = CLIPTextModel(SD15_TEXT)
+        unet = UNet2DConditionModel(**SD15_UNET)
+        text = CLIPTextModel(CLIPTextConfig(**CLIP_L))
         layout = LAYOUT["original_clip"](text, "cond_stage_model.transformer.")
     return _save(file, layout, unet)
 
@@ -69,19 +55,9 @@ def random_sd15(file: Path) -> Path:
 def random_sdxl(file: Path) -> Path:
     """The same of SDXL's base model."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            cross_attention_dim=2048,
-            block_out_channels=(320, 640, 1280),
-            down_block_types=["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
-            up_block_types=[*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
-            transformer_layers_per_block=[1, 2, 10],
-            attention_head_dim=[5, 10, 20],
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=1280 + 6 * 256,
-        )
-        first, second = CLIPTextModel(SD15_TEXT), CLIPTextModelWithProjection(SDXL_TEXT_2)
+        unet = UNet2DConditionModel(**SDXL_UNET)
+        first = CLIPTextModel(CLIPTextConfig(**CLIP_L))
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**OPEN_CLIP))
         layout = LAYOUT["original_clip"](first, "conditioner.embedders.0.transformer.")
         layout |= LAYOUT["original_open_clip"](second, "conditioner.embedders.1.model.")
     return _save(file, layout, unet)
@@ -89,12 +65,7 @@ def random_sdxl(file: Path) -> Path:
 
 def _save(file: Path, text: Mapping[str, torch.Tensor], unet: UNet2DConditionModel) -> Path:
     with torch.device("meta"):
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=["DownEncoderBlock2D"] * 4,
-            up_block_types=["UpDecoderBlock2D"] * 4,
-            layers_per_block=2,
-        )
+        vae = AutoencoderKL(**AUTOENCODER)
     layout = {**LAYOUT["original_unet"](unet), **LAYOUT["original_vae"](vae), **text}
     torch.manual_seed(0)
     save_file({name: _random(name, like.shape) for name, like in layout.items()}, file)
@@ -240,16 +211,8 @@ def measure_serve(file: Path) -> None:
     """From the file to its first pictures over HTTP, as docs/models.md goes."""
     with tempfile.TemporaryDirectory() as folder:
         catalogue = str(Path(folder) / "models.toml")
-        add = [
-            sys.executable,
-            "-m",
-            "afterdetail",
-            "models",
-            "add",
-            str(file),
-            "--models",
-            catalogue,
-        ]
+        command = ("models", "add", str(file), "--models", catalogue)
+        add = (sys.executable, "-m", "afterdetail", *command)
         added = seconds(lambda: subprocess.run(add, check=True, capture_output=True))
         print(f"| `afterdetail models add` of it | {added:.1f} s |")
         began = time.perf_counter()

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
-import torch
-from PIL import Image
+from benchmarks.faces import SerialLoop
 
 from afterdetail.engine.backend import Backend, EagerBackend
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job
-from afterdetail.engine.samplers import SAMPLERS
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.options import Sampler
 from afterdetail.types import RGB, Gray
@@ -34,44 +30,19 @@ FEW_CASES: list[Case] = [(sampler, 4, 1.0) for sampler in Sampler]
 PROMPT, NEGATIVE = "a young woman, smiling", "old"
 
 
-def settings(case: Case) -> dict[str, Any]:
+def job_of(model: DiffusionModel, face: RGB, oval: Gray, case: Case) -> Job:
     """Seed and guidance differ from case to case; every third is unguided."""
+    sampler, steps, strength = case
     index = CASES.index(case)
-    return {"seed": index + 1, "guidance": 1.0 if index % 3 == 2 else 7.5}
+    guidance = 1.0 if index % 3 == 2 else 7.5
+    return Job(
+        model, face, oval, PROMPT, NEGATIVE, sampler, steps, strength, guidance, seed=index + 1
+    )
 
 
 def reference(model: DiffusionModel, face: RGB, oval: Gray, case: Case) -> RGB:
     """One call of ``StableDiffusionInpaintPipeline``."""
-    sampler, steps, strength = case
-    name, options = SAMPLERS[sampler]
-    seed, guidance = settings(case)["seed"], settings(case)["guidance"]
-    if sampler is Sampler.DPM_PLUS_PLUS_SDE_KARRAS:
-        options = {**options, "noise_sampler_seed": seed}
-    pipe = diffusers.StableDiffusionInpaintPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=getattr(diffusers, name).from_config(dict(model.scheduler_config), **options),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    height, width = oval.shape
-    result = pipe(
-        PROMPT,
-        negative_prompt=NEGATIVE,
-        image=Image.fromarray(face),
-        mask_image=Image.fromarray(oval),
-        width=width,
-        height=height,
-        strength=strength,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        generator=torch.Generator("cpu").manual_seed(seed),
-    )
-    return np.asarray(result.images[0])
+    return SerialLoop(model).paint(job_of(model, face, oval, case))
 
 
 def run_together(
@@ -82,14 +53,7 @@ def run_together(
     cases: Sequence[Case] = CASES,
 ) -> Mapping[Case, RGB]:
     engine = Engine(backend=backend)
-    numbers = {}
-    for case in cases:
-        sampler, steps, strength = case
-        seed, guidance = settings(case)["seed"], settings(case)["guidance"]
-        job = Job(
-            model, face, oval, PROMPT, NEGATIVE, sampler, steps, strength, guidance, seed
-        )  # fmt: skip
-        numbers[engine.add(job)] = case
+    numbers = {engine.add(job_of(model, face, oval, case)): case for case in cases}
     results = {}
     while not engine.idle:
         for finished in engine.step():

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.true_sizes import AUTOENCODER, CLIP_L, OPEN_CLIP, REFINER_UNET, SD15_UNET, SDXL_UNET
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -26,52 +27,13 @@ PHASES = {
     "while text is encoded": UNET + TEXT,
     "while a picture is encoded or decoded": UNET + VAE,
 }
-CLIP_L = CLIPTextConfig(
-    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-)
-OPEN_CLIP = CLIPTextConfig(
-    hidden_size=1280,
-    intermediate_size=5120,
-    num_hidden_layers=32,
-    num_attention_heads=20,
-    projection_dim=1280,
-)
-OF_SDXL = {
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-}
-SDXL_UNET = OF_SDXL | {
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 768 + 1280,
-    "projection_class_embeddings_input_dim": 1280 + 6 * 256,
-}
-REFINER_UNET = OF_SDXL | {
-    "block_out_channels": (384, 768, 1536, 1536),
-    "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2, "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 2, "UpBlock2D"),
-    "transformer_layers_per_block": 4,
-    "attention_head_dim": (6, 12, 24, 24),
-    "cross_attention_dim": 1280,
-    "projection_class_embeddings_input_dim": 1280 + 5 * 256,
-}
-
 Sizes = Mapping[str, int]
 """Bytes of each network of a model, by its name in diffusers."""
 
 
 def in_half(*networks: Any) -> Sizes:
     """Of a UNet, and of the text encoders from the last backwards; each has the same VAE."""
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=2,
-    )
+    vae = AutoencoderKL(**AUTOENCODER)
     named = dict(zip(UNET + TEXT, networks, strict=False)) | {"vae": vae}
     return {name: HALF * sum(p.numel() for p in net.parameters()) for name, net in named.items()}
 
@@ -80,9 +42,10 @@ def in_half(*networks: Any) -> Sizes:
 def models() -> Mapping[str, Sizes]:
     """By the columns of the table. A refiner has one text encoder, SDXL's second."""
     with torch.device("meta"), NoFirstValues():
-        first, second = CLIPTextModel(CLIP_L), CLIPTextModelWithProjection(OPEN_CLIP)
+        first = CLIPTextModel(CLIPTextConfig(**CLIP_L))
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**OPEN_CLIP))
         return {
-            "SD 1.5": in_half(UNet2DConditionModel(cross_attention_dim=768), first),
+            "SD 1.5": in_half(UNet2DConditionModel(**SD15_UNET), first),
             "SDXL": in_half(UNet2DConditionModel(**SDXL_UNET), first, second),
             "its refiner": in_half(UNet2DConditionModel(**REFINER_UNET), second),
         }

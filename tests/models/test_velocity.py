@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
+from benchmarks.faces import SerialLoop
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job
-from afterdetail.engine.samplers import SAMPLERS
 from afterdetail.models.catalogue import Kind, ModelSpec, Source
 from afterdetail.models.entries import Prediction
 from afterdetail.models.loader import load_model
@@ -108,32 +107,9 @@ def run(mine: list[Job]) -> list[RGB]:
 
 def reference(job: Job, config: Mapping[str, Any]) -> RGB:
     """One call of ``StableDiffusionInpaintPipeline`` with a schedule made of ``config``."""
-    name, options = SAMPLERS[job.sampler]
     job.model.unet.register_to_config(sample_size=64)  # the pipeline compares it, if only to warn
-    pipe = diffusers.StableDiffusionInpaintPipeline(
-        vae=job.model.vae,
-        text_encoder=job.model.text_encoder,
-        tokenizer=job.model.tokenizer,
-        unet=job.model.unet,
-        scheduler=getattr(diffusers, name).from_config({**SCHEDULE, **config}, **options),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    result = pipe(
-        job.prompt,
-        negative_prompt=job.negative_prompt,
-        image=Image.fromarray(job.image),
-        mask_image=Image.fromarray(job.mask),
-        width=SIDE,
-        height=SIDE,
-        strength=job.strength,
-        num_inference_steps=job.steps,
-        guidance_scale=job.guidance_scale,
-        generator=torch.Generator("cpu").manual_seed(job.seed),
-    )
-    return np.asarray(result.images[0])
+    model = replace(job.model, scheduler_config={**SCHEDULE, **config})
+    return SerialLoop(model).paint(replace(job, model=model))
 
 
 @pytest.mark.parametrize(
