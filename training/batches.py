@@ -40,6 +40,15 @@ class Batch:
         rows = {field.name: getattr(self, field.name)[:count] for field in fields(self)}
         return replace(self, **rows)
 
+    def __add__(self, other: Self) -> Self:
+        """The rows of both, these first."""
+        return type(self)(
+            torch.cat([self.sharp, other.sharp]),
+            torch.cat([self.soft, other.soft]),
+            torch.cat([self.face, other.face]),
+            torch.cat([self.tokens, other.tokens]),
+        )
+
 
 class Batches:
     """Crops as latents, mirrored and recoloured at random, with their captions as tokens.
@@ -69,10 +78,8 @@ class Batches:
         for row in other.nonzero()[:, 0].tolist():
             both = recolour(torch.cat([kind[row] for kind in pair], 1).cpu(), generator)
             pair[0][row], pair[1][row] = torch.split(both.to(self.device), SIZE, 1)
-        sharp, soft, faces = (
-            torch.where(per_row(mirrored, part), part.flip(-1), part)
-            for part in (*pair, self.faces[chosen].to(self.device))
-        )
+        parts = (*pair, self.faces[chosen].to(self.device))
+        sharp, soft, faces = (flipped(part, mirrored) for part in parts)
         rows = torch.where(silent, torch.full_like(chosen, -1), chosen)
         tokens = self.read(rows, generator).to(self.device)
         return Batch(self.encode(sharp), self.encode(soft), faces, tokens)
@@ -95,6 +102,11 @@ def inside(face: dict[str, float]) -> Tensor:
     x0, y0, x1, y1 = (round(face[edge] / 2) for edge in ("x0", "y0", "x1", "y1"))
     inside[:, y0:y1, x0:x1] = 1
     return inside
+
+
+def flipped(pictures: Tensor, mirrored: Tensor) -> Tensor:
+    """Pictures ``(B, C, h, w)``, those left to right that ``(B,)`` says."""
+    return torch.where(per_row(mirrored, pictures), pictures.flip(-1), pictures)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:

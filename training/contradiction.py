@@ -6,7 +6,6 @@ InstructPix2Pix, Brooks et al. 2023, is trained on pairs of pictures and what di
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.autoencoder import as_tensor
-from training.batches import Batch, Batches, per_row
+from training.batches import Batch, Batches, flipped, per_row
 from training.captions import phrases, shortened
 from training.crops import crop_seeds
 
@@ -56,13 +55,11 @@ class Variants(PromptBatches):
         mirrored = torch.rand(self.size, generator=generator) < 0.5
         whole = torch.rand(self.size, generator=generator) < 0.5
         crops = (self.sharp[wanted.numpy()], self.sharp[seen.numpy()], self.soft[seen.numpy()])
-        sharp, own, soft, face = (
-            torch.where(per_row(mirrored, part), part.flip(-1), part)
-            for part in (
-                *(as_tensor(crop, self.device) for crop in crops),
-                self.faces[wanted].to(self.device),
-            )
+        parts = (
+            *(as_tensor(crop, self.device) for crop in crops),
+            self.faces[wanted].to(self.device),
         )
+        sharp, own, soft, face = (flipped(part, mirrored) for part in parts)
         face = torch.where(per_row(whole, face), torch.ones_like(face), face)
         texts = [self.asked(*pair, generator) for pair in pairs]
         return Batch(
@@ -98,12 +95,7 @@ class ToldBatches(PromptBatches):
         super().__init__(folder, size - self.variants.size, device=device)
 
     def draw(self, generator: torch.Generator) -> Batch:
-        asked, true = self.variants.draw(generator), super().draw(generator)
-        both = {
-            f.name: torch.cat([getattr(asked, f.name), getattr(true, f.name)])
-            for f in fields(Batch)
-        }
-        return Batch(**both)
+        return self.variants.draw(generator) + super().draw(generator)
 
 
 def blotted(soft: Tensor, blot: int) -> Tensor:
