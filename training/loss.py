@@ -17,7 +17,7 @@ RESTORED = 0.75
 ROLLED = 0.8
 """Share of those that are met where the model itself has led them."""
 
-SEEN = 8.0
+SEEN = 24.0
 """How much looks count beside squared errors."""
 
 
