@@ -35,8 +35,8 @@ OWN_CASES: list[Case] = [
 """Half of what SD 1.5 is held to; 4 at 0.3 is one step, 20 at 0.6 and 1.0 more of the same."""
 CASES: dict[str, list[Case]] = {
     "sdxl": OWN_CASES,
-    "sdxl-inpainting": list(itertools.product(Sampler, (4,), (0.6, 1.0))),
-    "refiner": list(itertools.product(Sampler, (4,), (0.6,))),
+    "sdxl-inpainting": [(sampler, 4, 0.6) for sampler in Sampler],
+    "refiner": [(sampler, 4, 0.6) for sampler in Sampler],
 }
 """Fewer of the models that differ in nothing but their inputs."""
 TRIED = (
