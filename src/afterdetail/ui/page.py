@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,13 @@ def make_page(desk: Desk, catalogue: Catalogue) -> gr.Blocks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Handlers:
-    """The page's reactions. ``cache`` is the folder from which Gradio serves files."""
+    """The page's reactions. ``cache`` is the folder from which Gradio serves files; ``running`` has
+    the work of each visit that waits for one."""
 
     desk: Desk
     parts: Parts
     cache: str
+    running: dict[str, asyncio.Task[DetailResult]] = field(default_factory=dict)
 
     def wire(self, blocks: gr.Blocks) -> None:
         """Say what happens when."""
@@ -83,14 +85,13 @@ class Handlers:
         gr.on(shaping, self.look_again, [parts.visit, parts.file, *options], seen, **last)
         parts.found.select(self.toggle, [parts.visit, *options], seen, **quiet)
         parts.objects.input(self.choose, [parts.visit, parts.objects, *options], seen, **last)
-        running = parts.go.click(
+        parts.go.click(
             self.detail,
             [parts.visit, parts.encoding, parts.gallery, *options],
             [parts.go, parts.stop, parts.progress, parts.compare, parts.download, parts.gallery],
             **quiet,
         )
-        idle = [parts.go, parts.stop, parts.progress]
-        parts.stop.click(self.stopped, None, idle, cancels=[running], **quiet)
+        parts.stop.click(self.stop, None, None, **quiet)
         blocks.load(self.greet, None, parts.seen, **quiet)
         gr.on(
             [blocks.load, parts.visit.change, parts.encoding.change, *changes.values()],
@@ -182,15 +183,18 @@ class Handlers:
         parts = self.parts
         if visit is None:
             return
-        yield self._state(markup.said("Waiting for a turn."), busy=True)
         try:
             stage = seeded(stage_of(values, visit.skipped))
             follower = follow(_planned(visit.sketch.objects))
             work = asyncio.create_task(
                 self.desk.detail(visit.file, stage, request.username or "", follower.hear)
             )
-            async for shown in watched(work, follower):
-                yield {parts.progress: shown}
+            with self._stoppable(request, work):
+                async for shown in watched(work, follower):
+                    yield self._state(shown, busy=True)
+            if work.cancelled():
+                yield self._state(markup.said("Stopped."), busy=False)
+                return
             result = work.result()
             done = await asyncio.to_thread(self._keep, visit, stage, result, encoding)
         except AfterdetailError as error:
@@ -204,9 +208,20 @@ class Handlers:
             ),
         }
 
-    def stopped(self) -> Update:
-        """Stop was pressed; Gradio has ended the generator, and that the work."""
-        return self._state(markup.said("Stopped."), busy=False)
+    async def stop(self, request: gr.Request) -> None:
+        """Stop was pressed. :meth:`detail` says that it has ended, as it says all else of its work:
+        of two events that write to one place the older may come last."""
+        if work := self.running.get(request.session_hash or ""):
+            work.cancel()
+
+    @contextmanager
+    def _stoppable(self, request: gr.Request, work: asyncio.Task[DetailResult]) -> Iterator[None]:
+        visitor = request.session_hash or ""
+        self.running[visitor] = work
+        try:
+            yield
+        finally:
+            del self.running[visitor]
 
     def _state(self, message: str, *, busy: bool) -> Update:
         parts = self.parts
@@ -249,8 +264,8 @@ async def watched(work: asyncio.Task[DetailResult], follower: Follower) -> Async
     """How far the work is, every now and then until it is done; it ends if nobody listens."""
     try:
         while not work.done():
-            await asyncio.wait({work}, timeout=POLL_SECONDS)
             yield follower.shown()
+            await asyncio.wait({work}, timeout=POLL_SECONDS)
     finally:
         if not work.done():
             work.cancel()
