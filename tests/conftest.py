@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("AFTERDETAIL_BACKEND", "eager")
 # No test reaches for the hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Servers neither read nor write the files of the person who tests; before modules copy this.
+STATE = tempfile.TemporaryDirectory(prefix="afterdetail-tests-")
+atexit.register(STATE.cleanup)
+os.environ["XDG_STATE_HOME"] = STATE.name
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 
@@ -33,12 +39,6 @@ PHOTOS = Path(__file__).parent / "data" / "photos"
 def pytest_configure() -> None:
     """Undo what a shell does to its background jobs: to ignore Ctrl-C, in all they start, too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A server's own files are not read from, nor written to, those of the person who tests."""
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")
