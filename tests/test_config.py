@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from afterdetail.config import (
     Settings,
     Token,
-    let_threads_rest,
     load_settings,
     parse_tokens,
     settings_table,
@@ -131,14 +129,3 @@ def test_every_setting_says_what_it_means() -> None:
         variable, _, meaning = (cell.strip() for cell in line.strip("|").split("|"))
         assert variable.startswith("`AFTERDETAIL_")
         assert len(meaning) > 10, variable
-
-
-@pytest.mark.parametrize(("set_before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_rest_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, set_before: str | None, after: str
-) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", set_before or "")
-    if set_before is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    let_threads_rest()
-    assert os.environ["OMP_WAIT_POLICY"] == after

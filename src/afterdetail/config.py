@@ -258,12 +258,3 @@ def load_settings() -> Settings:
         raise InvalidInput(
             "settings_invalid", f"AFTERDETAIL_{name.upper()}: {text}", field=name
         ) from None
-
-
-def let_threads_rest() -> None:
-    """Have torch's threads sleep between operations instead of spinning; before torch is imported.
-
-    Beside OpenVINO, which has threads of its own, those that spin take its processors; without it
-    nothing changes.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -15,7 +15,6 @@ from afterdetail.cli.doctor import doctor
 from afterdetail.cli.models import models
 from afterdetail.cli.quiet import debugging
 from afterdetail.cli.serve import serve
-from afterdetail.config import let_threads_rest
 from afterdetail.errors import AfterdetailError
 
 INTERRUPTED = 130
@@ -57,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: some of the pictures failed. 2: the caller's mistake. 70: ours. 130: interrupted.
     Errors are one line on stderr; ``AFTERDETAIL_DEBUG=1`` shows their tracebacks.
     """
-    let_threads_rest()
     try:
         return app(arguments, standalone_mode=False, prog_name="afterdetail") or 0
     except KeyboardInterrupt:
