@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from afterdetail.config import (
-    Settings,
-    Token,
-    load_settings,
-    parse_tokens,
-    settings_table,
-)
+from afterdetail.config import Settings, Token, load_settings, parse_tokens, settings_table
 from afterdetail.errors import InvalidInput
 
 

@@ -221,7 +221,7 @@ class Handlers:
         try:
             yield
         finally:
-            del self.running[visitor]
+            self.running.pop(visitor, None)  # a program may ask twice as one visitor
 
     def _state(self, message: str, *, busy: bool) -> Update:
         parts = self.parts
