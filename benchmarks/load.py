@@ -43,7 +43,7 @@ each, what the machine can do is measured anew, since that changes by the minute
 LOADS = (0.3, 0.7)
 CROWD = 96
 """Requests of an overload."""
-OVERLOADS = 5
+OVERLOADS = 9
 BOUND = 8
 """Jobs in the engine beyond which a request is refused."""
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
