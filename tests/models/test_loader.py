@@ -262,6 +262,17 @@ def lora(sd15: Any, tmp_path: Path) -> ModelSpec:
     return ModelSpec("line", Kind.LORA, Source(path=str(file)), Base.SD15)
 
 
+def test_a_loras_checksum_is_computed_once_for_all_its_weights(
+    sd15: Any, lora: ModelSpec, hashed: list[str]
+) -> None:
+    file = Path(lora.source.path or "")
+    entry = replace(lora, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    pool = ModelPool(CPU)
+    for weight in (0.5, 1.0):
+        pool.get(spec("mine", sd15.file), frozenset({LoraUse(entry, weight)}))
+    assert hashed == ["line.safetensors"]
+
+
 def test_the_same_set_is_the_same_model(sd15: Any, lora: ModelSpec) -> None:
     pool, a = ModelPool(CPU), spec("a", sd15.file)
     once = pool.get(a, frozenset({LoraUse(lora, 0.5)}))

@@ -12,7 +12,7 @@ import torch
 
 from afterdetail.errors import InvalidInput, WeightsError
 from afterdetail.models.catalogue import ModelSpec
-from afterdetail.models.store import locate, verify
+from afterdetail.models.store import locate, verify_once
 from afterdetail.models.tensors import read_tensors
 
 FIRST, SECOND = "text_encoder", "text_encoder_2"
@@ -51,7 +51,7 @@ def read_inversion(spec: ModelSpec) -> Inversion:
     """
     file = locate(spec)
     try:
-        verify(spec, file)
+        verify_once(spec, file)
         tensors = {name: _rows(tensor) for name, tensor in read_tensors(file).items()}
         parts = {OF_SDXL.get(name, FIRST): tensor for name, tensor in tensors.items()}
         if not tensors or len(parts) != len(tensors) or any(map(_is_odd, parts.values())):

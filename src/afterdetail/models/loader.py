@@ -27,15 +27,13 @@ from afterdetail.models.lora import with_loras
 from afterdetail.models.networks import Target
 from afterdetail.models.single_file import ZERO_SNR, is_served, load_single_file
 from afterdetail.models.stats import PoolStats
-from afterdetail.models.store import locate, obtain, verify
+from afterdetail.models.store import locate, obtain, verify_once
 
 DEVICES = ("cpu", "cuda", "mps")
 TILE = 512
 """Pixels: the side of the pieces that an autoencoder works in where memory is low."""
 MOST_INVERSIONS = 64
 """Kept in memory: some kilobytes each."""
-MOST_COMPARED = 256
-"""Files whose checksum is known to be right, in this process and state."""
 SHARE_OF_MEMORY = 0.5
 """What models may take of a device's memory; the rest is for the work."""
 
@@ -245,15 +243,8 @@ def load_model(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Dif
 def _verified(spec: ModelSpec) -> Path:
     """Where a model lies, after its checksum was compared. Raises as :func:`load_model`."""
     path = locate(spec)
-    state = path.stat()
-    _compare(spec, path, state.st_size, state.st_mtime_ns)
+    verify_once(spec, path)
     return path
-
-
-@lru_cache(maxsize=MOST_COMPARED)
-def _compare(spec: ModelSpec, path: Path, _size: int, _changed: int) -> None:
-    """Once for each state of a file; one that is wrong is compared each time."""
-    verify(spec, path)
 
 
 def _schedule(config: Mapping[str, Any], spec: ModelSpec) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.header import Header, read_header
 from afterdetail.models.networks import todays_name, twin
 from afterdetail.models.recognise import Unrecognised, check_adapter
-from afterdetail.models.store import locate, verify
+from afterdetail.models.store import locate, verify_once
 from afterdetail.models.tensors import read_tensors
 
 Tensors = dict[str, torch.Tensor]
@@ -118,7 +118,7 @@ def read_lora(model: DiffusionModel, use: LoraUse) -> Iterator[Change]:
         ValueError, KeyError: it is no LoRA, or not all there.
     """
     file = locate(use.spec)
-    verify(use.spec, file)
+    verify_once(use.spec, file)
     header = read_header(file)
     check_adapter(header)
     tensors, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(

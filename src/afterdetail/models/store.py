@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from afterdetail.errors import AfterdetailError, ModelUnavailable, WeightsError
@@ -28,6 +29,8 @@ WEIGHTS = re.compile(
     r"|(diffusion_pytorch_model|model)\.safetensors\.index(?P<fp16_index>\.fp16)?\.json"
 )
 SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_COMPARED = 256
+"""Files whose checksum is known to be right, in this process and state."""
 
 
 def locate(spec: ModelSpec) -> Path:
@@ -112,6 +115,17 @@ def verify(spec: ModelSpec, path: Path) -> None:
             f"{path} is not the {spec.name} of the catalogue: sha256 {found[:12]}..., expected "
             f"{spec.sha256[:12]}...; {remedy(spec)}"
         )
+
+
+def verify_once(spec: ModelSpec, path: Path) -> None:
+    """:func:`verify`, once for each state of a file; one that is wrong is compared each time."""
+    state = path.stat()
+    _verify(spec, path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=MOST_COMPARED)
+def _verify(spec: ModelSpec, path: Path, _size: int, _changed: int) -> None:
+    verify(spec, path)
 
 
 def file_sha256(path: Path) -> str:
