@@ -68,6 +68,15 @@ def test_rows_apart_means_to_the_last_bit(tiny: DiffusionModel, backend: Backend
     assert torch.equal(together, torch.cat(alone))
 
 
+def test_a_cpu_gets_the_rows_that_keep_it_busy_whoever_runs_them(tiny: DiffusionModel) -> None:
+    of_eager = EagerBackend().rows_on_cpu(tiny)
+    compiled = OpenVINOBackend(streams=2, threads=8)
+    assert GraphBackend().rows_on_cpu(tiny) == of_eager
+    assert compiled.rows_on_cpu(tiny) == 2
+    assert compiled.rows_on_cpu(replace(tiny, adapted=True)) == of_eager
+    assert compiled.rows_on_cpu(with_sizes(tiny)) == of_eager
+
+
 def test_sdxls_added_conditioning_reaches_the_unet(tiny: DiffusionModel, backend: Backend) -> None:
     model = with_sizes(tiny)
     given = inputs(3)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from afterdetail.engine import denoiser, memory
+from afterdetail.engine import denoiser
 from afterdetail.engine.backend import Backend
 from afterdetail.engine.engine import Engine
 from afterdetail.engine.job import Job, Progress, Running
@@ -172,7 +172,7 @@ def test_out_of_memory_halves_the_batch_and_lowers_the_limit(
     rows: list[int] = []
 
     monkeypatch.setattr(denoiser, "predict", cramped)
-    monkeypatch.setattr(memory, "MOST_ROWS_CPU", 16)
+    monkeypatch.setattr("afterdetail.engine.backend.EAGER_ROWS_CPU", 16)
     engine = Engine(Scheduler(row_limit=16))
     outcomes = run(engine, crowd[:6])
     assert max(map(difference, map(pixels, outcomes), alone)) <= 1

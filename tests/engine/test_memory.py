@@ -42,7 +42,7 @@ def test_measuring_stops_where_memory_ends() -> None:
 
 @pytest.mark.parametrize(
     ("free", "size", "expected"),
-    [(20 * GB, (128, 128), memory.MOST_ROWS_CPU), (0, (128, 128), 2), (GB, (2048, 1536), 2)],
+    [(20 * GB, (128, 128), 6), (0, (128, 128), 2), (GB, (2048, 1536), 2)],
 )
 def test_a_cpu_is_bounded_by_what_is_free_and_by_what_helps(
     tiny: DiffusionModel,
@@ -52,7 +52,7 @@ def test_a_cpu_is_bounded_by_what_is_free_and_by_what_helps(
     expected: int,
 ) -> None:
     monkeypatch.setattr(memory, "_available", lambda: free)
-    assert memory.row_limit(tiny, size) == expected
+    assert memory.row_limit(tiny, size, on_cpu=6) == expected
 
 
 def test_sixteen_bit_takes_half_the_room(

@@ -10,10 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from afterdetail.engine.backend import EagerBackend
+from afterdetail.engine.backend import EAGER_ROWS_CPU, EagerBackend
 from afterdetail.engine.engine import Engine, Finished
 from afterdetail.engine.job import Job
-from afterdetail.engine.memory import MOST_ROWS_CPU
 from afterdetail.engine.placement import Resident
 from afterdetail.engine.service import EngineService
 from afterdetail.engine.stats import EngineStats
@@ -77,7 +76,7 @@ def test_the_numbers_of_its_work(service: EngineService, job: Job) -> None:
     assert (stats.rows, stats.forwards, stats.capacity) == (
         job.row_steps,
         2,
-        2 * MOST_ROWS_CPU,
+        2 * EAGER_ROWS_CPU,
     )
     assert (stats.jobs_done, stats.jobs_failed, stats.jobs, stats.backlog) == (1, 1, 0, 0)
     assert stats.busy_seconds > 0

@@ -13,6 +13,9 @@ from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.text import added_arguments
 from afterdetail.types import Size
 
+EAGER_ROWS_CPU = 4
+"""More give no more speed there, and let every job wait for more others."""
+
 
 class Backend(Protocol):
     """Runs UNets. ``predict`` belongs to the engine's thread, ``prepare`` may be called from any.
@@ -22,6 +25,9 @@ class Backend(Protocol):
 
     name: str
     rows_apart: bool
+
+    def rows_on_cpu(self, model: DiffusionModel) -> int:
+        """The rows that keep a CPU busy: with more in flight, jobs only slow each other down."""
 
     def prepare(self, model: DiffusionModel, sizes: Iterable[Size]) -> None:
         """Get ready for pictures of these sizes, so that the first job need not wait."""
@@ -49,6 +55,10 @@ class EagerBackend:
 
     name = "eager"
     rows_apart = False
+
+    def rows_on_cpu(self, model: DiffusionModel) -> int:  # noqa: ARG002 (the same of all models)
+        """Two guided jobs."""
+        return EAGER_ROWS_CPU
 
     def prepare(self, model: DiffusionModel, sizes: Iterable[Size]) -> None:
         """Nothing to do."""

@@ -119,7 +119,8 @@ class Engine:
         for job in jobs:
             for model in (job.model, job.refiner):
                 if model and not self.scheduler.knows(_shape(model, job)):
-                    rows = memory.row_limit(self.placement.settled(model), _size(job))
+                    settled = self.placement.settled(model)
+                    rows = memory.row_limit(settled, _size(job), self.backend.rows_on_cpu(settled))
                     self.scheduler.limit(_shape(model, job), rows)
         return list(jobs)
 

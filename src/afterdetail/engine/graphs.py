@@ -73,6 +73,10 @@ class GraphBackend:
             WeakKeyDictionary()
         )
 
+    def rows_on_cpu(self, model: DiffusionModel) -> int:
+        """As eagerly: there is nothing to record there."""
+        return self._eager.rows_on_cpu(model)
+
     def prepare(self, model: DiffusionModel, sizes: Iterable[Size]) -> None:
         """Nothing: a graph must be recorded by the thread that replays it."""
 

@@ -19,8 +19,6 @@ SHARE_OF_FREE = 0.8
 the autoencoder and for what the allocator cannot use."""
 MOST_ROWS = 64
 """Of an accelerator: twice what fills an H100 with SD 1.5 at 512 pixels."""
-MOST_ROWS_CPU = 4
-"""Two guided jobs: more give no more speed there, and let every job wait for more others."""
 LEAST_ROWS = 2
 """A guided job's. It is run even where it should not fit: memory may be free by then."""
 TENSORS_OF_A_ROW = 48
@@ -30,12 +28,16 @@ TRIALS = (1, 2, 4)
 TOKENS = 77
 
 
-def row_limit(model: DiffusionModel, size: Size) -> int:
-    """The most rows of pictures of ``size`` to run in one forward, at least two."""
+def row_limit(model: DiffusionModel, size: Size, on_cpu: int) -> int:
+    """The most rows of pictures of ``size`` to run in one forward, at least two.
+
+    Args:
+        on_cpu: where the model is on the CPU, no more than these, see ``Backend.rows_on_cpu``.
+    """
     if model.device.type == "cuda":
         limit = _measured(model, size)
     else:
-        limit = min(MOST_ROWS_CPU, int(_available() * SHARE_OF_FREE // _estimate(model, size)))
+        limit = min(on_cpu, int(_available() * SHARE_OF_FREE // _estimate(model, size)))
     limit = max(LEAST_ROWS, limit)
     log.info("%s at %dx%d: at most %d rows", model.name, *size, limit)
     return limit

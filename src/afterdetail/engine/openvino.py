@@ -95,10 +95,14 @@ class OpenVINOBackend:
         self._networks: WeakKeyDictionary[torch.nn.Module, _Network | None] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
+    def rows_on_cpu(self, model: DiffusionModel) -> int:
+        """One for each stream; of a model that runs eagerly, as there."""
+        return self._streams if _compiles(model) else self._eager.rows_on_cpu(model)
+
     def prepare(self, model: DiffusionModel, sizes: Iterable[Size]) -> None:
         """Convert the model and compile it for these sizes: seconds, the first time more."""
-        if model.text_encoder_2 is not None:
-            return  # SDXL runs eagerly
+        if not _compiles(model):
+            return
         tokens = (TOKENS_OF_A_WINDOW, int(model.unet.config.cross_attention_dim))
         for width, height in list(sizes)[:MOST_SHAPES]:
             factor = model.latent_factor
@@ -113,11 +117,9 @@ class OpenVINOBackend:
         embeddings: torch.Tensor,
         added: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        if added is not None:
-            return self._eager.predict(model, latents, timesteps, embeddings, added)
         queue = self._queue(model, (tuple(latents.shape[1:]), tuple(embeddings.shape[1:])))
         if queue is None:
-            return self._eager.predict(model, latents, timesteps, embeddings)
+            return self._eager.predict(model, latents, timesteps, embeddings, added)
         results: list[Any] = [None] * len(latents)
         queue.set_callback(lambda request, row: results.__setitem__(row, _output(request)))
         inputs = [part.float().contiguous().numpy() for part in (latents, timesteps, embeddings)]
@@ -128,7 +130,7 @@ class OpenVINOBackend:
 
     def _queue(self, model: DiffusionModel, shape: Shape) -> Any | None:
         """Requests to the model compiled for one row of this shape; None where eager must do."""
-        if model.device.type != "cpu" or model.dtype != torch.float32 or model.adapted:
+        if not _compiles(model):
             return None
         ready = self._networks.get(model.unet)
         if ready is not None:
@@ -173,6 +175,12 @@ class OpenVINOBackend:
         }
         compiled = openvino.Core().compile_model(fixed, "CPU", settings)
         return openvino.AsyncInferQueue(compiled, self._streams)
+
+
+def _compiles(model: DiffusionModel) -> bool:
+    """Not in other precisions, not with LoRAs, whose weights come and go, and not SDXL."""
+    plain = model.unet.config.addition_embed_type is None and not model.adapted
+    return plain and model.device.type == "cpu" and model.dtype == torch.float32
 
 
 def _output(request: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
