@@ -119,10 +119,12 @@ class Engine:
         for job in jobs:
             for model in (job.model, job.refiner):
                 if model and not self.scheduler.knows(_shape(model, job)):
-                    settled = self.placement.settled(model)
-                    rows = memory.row_limit(settled, _size(job), self.backend.rows_on_cpu(settled))
-                    self.scheduler.limit(_shape(model, job), rows)
+                    self.scheduler.limit(_shape(model, job), self._row_limit(model, job))
         return list(jobs)
+
+    def _row_limit(self, model: DiffusionModel, job: Job) -> int:
+        settled = self.placement.settled(model)  # only here: held on, the next would come beside it
+        return memory.row_limit(settled, _size(job), self.backend.rows_on_cpu(settled))
 
     def abort(self, number: int) -> None:
         """Forget a job, whatever its state. Unknown numbers are fine: it may just have finished."""
