@@ -4,8 +4,8 @@
 
 ``asdff`` is the one other library that does this job; its Python needs what afterdetail needs, and
 asdff without its dependencies (``pip install --no-deps asdff``) is enough. The sides take turns,
-round after round, so that what else the machine does slows all; the figures are medians, and a ratio
-is the median of the rounds' own ratios.
+round after round, so that what else the machine does slows all; the figures are medians, and a
+ratio is the median of the rounds' own ratios.
 """
 
 from __future__ import annotations
