@@ -48,8 +48,14 @@ class Case:
         return masks.blur(masks.dilate(masks.draw(self.found, size), DILATION), BLUR)
 
     def among_truth(self) -> Self:
-        """The same with nothing degraded but the face, as where a model draws a small one."""
-        share = masks.to_array(self.mask)[..., None] / 255
+        """The same with nothing degraded but the face, as where a model draws a small one.
+
+        What is degraded ends, softly, where the detector's box does: the mask, which is dilated and
+        blurred, covers it. What a mask leaves degraded around it says nothing about its border.
+        """
+        size = (self.truth.shape[1], self.truth.shape[0])
+        degraded = masks.blur(masks.draw(self.found, size), BLUR // 2)
+        share = masks.to_array(degraded)[..., None] / 255
         soft = np.rint(share * self.soft + (1 - share) * self.truth).astype(np.uint8)
         return replace(self, soft=soft)
 

@@ -226,9 +226,11 @@ def take(portraits: Path, count: int, models: str, settings: Sequence[Setting]) 
             *(row(str(how), cases, partial(repaint, detailer, how)) for how in settings),
         ]
         alone = [case.among_truth() for case in cases]
+        intact = [replace(case, soft=case.truth) for case in cases]
         rows += [
             row("input, sharp around the face", alone, lambda case: case.soft),
             row(f"{PLAIN}, sharp around the face", alone, partial(repaint, detailer, PLAIN)),
+            row(f"{PLAIN}, nothing degraded", intact, partial(repaint, detailer, PLAIN)),
         ]
         if models == "tiny":
             rows.append(row(f"diffusers, {PLAIN}", cases, partial(crop_and_paste, folder)))
@@ -249,6 +251,8 @@ def take(portraits: Path, count: int, models: str, settings: Sequence[Setting]) 
         " that were changed on purpose."
         " Sharpness and seam are shares of the truth's; where the picture around the face is"
         " degraded, the seam's shows that. Sharp around the face: there nothing else is degraded."
+        " Nothing degraded: what is repainted is the truth, so that the seam's share is what"
+        " repainting itself does to the border."
         " Mesh error: of faces whose mesh is found in truth, input and result."
         f" Unsharp mask: radius {setting[0]:g} px, {setting[1]} %, chosen on {len(others)} other"
         " faces.",

@@ -51,6 +51,15 @@ def test_among_truth_nothing_is_degraded_but_the_face(case: Case) -> None:
     assert (alpha == 0).any() and (alpha == 255).any()
 
 
+def test_among_truth_the_mask_covers_what_is_degraded(case: Case) -> None:
+    degraded = (case.among_truth().soft != case.truth).any(-1)
+    assert degraded[case.mask.box.slices].sum() == degraded.sum() > 0
+    painted = np.asarray(masks.to_array(case.mask)) >= 128
+    changed = np.abs(case.among_truth().soft.astype(int) - case.truth).sum()
+    outside = np.abs(case.among_truth().soft.astype(int) - case.truth)[~painted].sum()
+    assert outside < 0.1 * changed
+
+
 def test_every_figure_falls_with_blur(case: Case) -> None:
     little, much = (measure(case, blurred(case.truth, sigma)) for sigma in (0.7, 3))
     assert little.psnr > much.psnr
