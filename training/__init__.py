@@ -6,8 +6,8 @@
     python -m training.crops PORTRAITS        cuts sharp and degraded crops into arrays
     python -m training.crops VARIANTS --name variants
     python -m training.attributes PORTRAITS   the classifier that the bench judges faces by
-    python -m training.attributes PORTRAITS --seed 1 --out build/training/eye.safetensors
-                                              another one, which the UNet learns from
+    python -m training.attributes PORTRAITS --seed 1 --out build/training/eye-1.safetensors
+                                              another one, which the UNet learns from; and eye-2
     python -m training.autoencoder            pictures to latents and back
     python -m training.evaluate               its gate, on held-out crops: pass it before going on
     python -m training.denoiser               text encoder and UNet

@@ -1,7 +1,7 @@
 """All of it, one command after the other.
 
     python -m training PORTRAITS VARIANTS                           a few hours on two cores
-    python -m training PORTRAITS VARIANTS --device cuda --batch 256 --steps 20000 --per-portrait 8
+    python -m training PORTRAITS VARIANTS --device cuda --bf16 --batch 256 --steps 20000
 
 Goes on where it was stopped; writes the models to ``build/training/tiny``, ``tiny-xl`` and
 ``tiny-xl-refiner``, and a LoRA of each base beside them. Look at them before they replace those in
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.attributes import EYE
+from training.attributes import EYES
 from training.crops import CROPS
 from training.export import PIPELINES
 
@@ -28,13 +28,16 @@ def commands(given: argparse.Namespace) -> list[list[str]]:
     portraits, variants, workers = str(given.portraits), str(given.variants), str(given.workers)
     crops = ["--per-portrait", str(given.per_portrait), "--workers", workers]
     denoiser = ["denoiser", "--steps", str(given.steps), "--batch", str(given.batch)]
-    device = ["--device", given.device]
+    device = ["--device", given.device, *(["--bf16"] if given.bf16 else [])]
     every_layer = ["--all", "--batch", str(given.batch)] if given.device != "cpu" else []
     return [
         *([] if (CROPS / "train.jsonl").exists() else [["crops", portraits, *crops]]),
         *([] if (CROPS / "variants.jsonl").exists() else [["crops", variants, *crops, *VARIANTS]]),
         ["attributes", portraits],
-        ["attributes", portraits, "--seed", "1", "--out", str(EYE)],
+        *(
+            ["attributes", portraits, "--seed", str(seed), "--out", str(eye)]
+            for seed, eye in enumerate(EYES, 1)
+        ),
         ["autoencoder"],
         ["evaluate"],
         [*denoiser, *device],
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
     parser.add_argument("variants", type=Path, help="the same, of training.variants")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="where processors are fast at it")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--per-portrait", type=int, default=2)

@@ -1,12 +1,12 @@
 """Trains a small classifier of what the portraits' captions name.
 
     python -m training.attributes PORTRAITS [--steps 1500]
-    python -m training.attributes PORTRAITS --seed 1 --out build/training/eye.safetensors
+    python -m training.attributes PORTRAITS --seed 1 --out build/training/eye-1.safetensors
 
 Its layers are the feature distance of ``benchmarks.quality``, and its answers tell whether prompts
 steer. It learns from sharp and degraded crops alike and is written next to the benchmarks, fp16.
-The second line makes another one, for ``training.denoiser`` to learn from: no model is trained on
-the one that measures it.
+The second line makes another one, and with 2 for 1 a third, for ``training.denoiser`` to learn
+from: no model is trained on the one that measures it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from training.loop import Plan, Run, options, prepare
 from training.portraits import Portrait, read_portraits
 
 WEIGHTS = Path(__file__).parents[1] / "benchmarks" / "attributes.safetensors"
-EYE = Path("build/training/eye.safetensors")
-"""Of the one that the UNet learns from."""
+EYES = tuple(Path("build/training") / f"eye-{number}.safetensors" for number in (1, 2))
+"""Of those that the UNet learns from."""
 WIDTHS = (3, 24, 48, 96, 128)
 
 
@@ -189,7 +189,7 @@ def main() -> None:
         pictures, wanted = crops.draw(given.batch, generator)
         return loss_of(net(pictures), wanted)
 
-    checkpoint = EYE.with_name(given.out.stem).with_suffix(".pt")
+    checkpoint = EYES[0].with_name(given.out.stem).with_suffix(".pt")
     run = Run(net, Plan(given.steps, 2e-3, average=0.99), checkpoint, given.seed)
     run.train(loss)
     save_file({name: value.half().contiguous() for name, value in run.average.items()}, given.out)

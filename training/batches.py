@@ -35,9 +35,9 @@ class Batch:
     face: Tensor
     tokens: Tensor
 
-    def first(self, count: int) -> Self:
-        """Its first rows."""
-        rows = {field.name: getattr(self, field.name)[:count] for field in fields(self)}
+    def rows(self, chosen: slice | Tensor) -> Self:
+        """Some of its rows."""
+        rows = {field.name: getattr(self, field.name)[chosen] for field in fields(self)}
         return replace(self, **rows)
 
     def __add__(self, other: Self) -> Self:

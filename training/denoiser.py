@@ -6,8 +6,9 @@
 Epsilon prediction on the betas of SD1.5. A quarter of each batch is plain diffusion of sharp
 crops. The rest is what an after-detailer meets: the noised latent comes from the degraded face,
 the target leads to the sharp one. It needs the second classifier of ``training.attributes``.
-``--initial`` takes a UNet and a text encoder to begin with, as far as their tensors fit. With an
-accelerator, ``--device cuda --batch 256``. A model that has learnt not to listen hears better after
+``--initial`` takes a UNet and a text encoder to begin with, as far as their tensors fit, and
+``--gain 3`` says that its latents were a third as loud as they are. With an accelerator,
+``--device cuda --bf16 --batch 256``. A model that has learnt not to listen hears better after
 ``--louder 3``, given once.
 """
 
@@ -23,8 +24,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from training.batches import TOKENIZER
 from training.contradiction import ToldBatches
 from training.crops import CROPS
-from training.loop import Plan, Run, options, prepare
-from training.loss import DenoiserLoss
+from training.loop import Plan, Run, options, placed, prepare
+from training.loss import DenoiserLoss, new_scheduler
 from training.perceptual import PerceptualDistance
 
 CHECKPOINT = Path("build/training/denoiser.pt")
@@ -108,6 +109,31 @@ def start_from(model: Denoiser, folder: Path) -> None:
             value.copy_(found[name])
 
 
+def adjust(unet: UNet2DConditionModel, gain: float) -> None:
+    """Make a UNet take latents ``gain`` times as loud for what it knows.
+
+    At the timestep t louder latents look as softer ones did at an earlier one, where noise was as
+    loud beside them, but that the sum of both is louder, the more so the less noise there is. The
+    time embedding is fitted to that; the first convolution is set for the middle of the way.
+    """
+    alphas = new_scheduler().alphas_cumprod
+    ratio = (1 / alphas - 1).sqrt()
+    before = torch.searchsorted(ratio, ratio / gain).clamp_max(len(ratio) - 1)
+    with torch.no_grad():
+        louder = ((1 - alphas) / (1 - alphas[before])).sqrt().mean()
+        unet.conv_in.weight /= louder
+        wanted = unet.time_embedding(unet.time_proj(before))
+        now = unet.time_proj(torch.arange(len(ratio)))
+    optimiser = torch.optim.Adam(unet.time_embedding.parameters(), 2e-3)
+    for _ in range(3000):
+        optimiser.zero_grad()
+        loss = (unet.time_embedding(now) - wanted).square().mean()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    print(f"time embedding: {loss.item() / wanted.var().item():.4f} of its variance was lost")
+    unet.zero_grad()
+
+
 def _inner(name: str, levels: int) -> str:
     """``name`` in a UNet that has ``levels`` more on top."""
     parts = name.split(".")
@@ -134,19 +160,22 @@ def speak_up(run: Run, empty: Tensor, factor: float) -> None:
 def main() -> None:
     parser = options(__doc__, steps=4000, batch=16, rate=1e-3, device=True)
     parser.add_argument("--initial", type=Path, help="model in the diffusers layout")
+    parser.add_argument("--gain", type=float, default=1.0, help="of latents since --initial")
     parser.add_argument("--louder", type=float, default=1.0, help="how much, once")
     given = prepare(parser)
     batches = ToldBatches(CROPS, given.batch, device=given.device)
     vocabulary = int(batches.tokens.max()) + 1
     model = Denoiser(vocabulary, latents=4)
-    model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if given.initial is not None:
         start_from(model, given.initial)
+    if given.gain != 1 and not CHECKPOINT.exists():
+        adjust(model.unet, given.gain)
+    model = placed(model, given.device)
     average = max(0.995, 1 - 20 / given.steps)
     plan = Plan(given.steps, given.rate, average=average, save_every=50)
     run = Run(model, plan, CHECKPOINT, given.seed)
     speak_up(run, empty_tokens(), given.louder)
-    loss = DenoiserLoss(model, seen=PerceptualDistance(given.device))
+    loss = DenoiserLoss(model, seen=PerceptualDistance(given.device), bf16=given.bf16)
     run.train(lambda generator: loss(batches.draw(generator), generator))
 
 

@@ -25,11 +25,14 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
-LOUD = 256.0
-SPREAD = (4.0, 2.5, 2.5, 1.0)
-"""Standard deviations of the latents. The noise of strength 0.4 is as loud as 1: the best linear
-filter still restores a degraded face within 1 dB of what it does without noise (2.4 dB at half the
-spread). What is coarse and bright is spread most, so noise covers details before it covers tones.
+LOUD = 768.0
+SPREAD = (12.0, 7.5, 7.5, 3.0)
+"""Standard deviations of the latents, that of luma first. What is coarse and bright is spread most,
+so noise covers details before it covers tones.
+
+The betas of SD1.5 are for faces painted 512 pixels wide. Of one of 128 the same noise hides details
+that are four times as large a share of the face (Hoogeboom et al. 2023, simple diffusion), so its
+latents must be about four times as loud for a strength to keep as much of a face.
 """
 
 RIDGE = 1e-5

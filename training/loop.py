@@ -8,15 +8,19 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn.parameter import Parameter
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from training.muon import Muon
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ def options(
         parser.add_argument("--rate", type=float, default=rate)
     if device:
         parser.add_argument("--device", default="cpu")
+        parser.add_argument("--bf16", action="store_true", help="where processors are fast at it")
     return parser
 
 
@@ -68,6 +73,14 @@ def prepare(parser: argparse.ArgumentParser) -> argparse.Namespace:
     torch.manual_seed(given.seed)
     join_workers()
     return given
+
+
+def placed(model: Model, device: str) -> Model:
+    """A UNet and its text encoders on a device, laid out for speed."""
+    if device == "cpu":  # forwards and backwards faster there than the fused attention
+        model.unet.set_attn_processor(AttnProcessor())  # type: ignore[operator,union-attr]
+    made: Model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made
 
 
 def join_workers() -> int:

@@ -24,6 +24,7 @@ from training.captions import phrases
 from training.contradiction import BLOTS, PromptBatches, blotted, lightened
 from training.crops import CROPS, SIZE
 from training.denoiser import Denoiser, load_denoiser
+from training.linear_code import SPREAD
 from training.loop import Plan, Run, options, prepare
 from training.loss import DenoiserLoss
 from training.xl import TextBatch, XLDenoiser, XLLoss, load_xl, sizes
@@ -35,8 +36,8 @@ LAYERS = (
     r"(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|conv1|conv2)"
 )
 """Attention and convolutions of the two inner levels and the middle."""
-LIGHTER = 2.0
-"""How much lighter the degraded faces are, in the latents' Y, whose standard deviation is 4."""
+LIGHTER = SPREAD[0] / 2
+"""How much lighter the degraded faces are, in the latents' Y."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,15 +10,20 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from training.batches import Batch, per_row
+from training.linear_code import SPREAD
 
-RESTORED = 0.75
+RESTORED = 0.875
 """Share of each batch that begins at the degraded face."""
 
 ROLLED = 0.8
 """Share of those that are met where the model itself has led them."""
 
-SEEN = 24.0
+SEEN = 72.0
 """How much looks count beside squared errors."""
+
+GAIN = SPREAD[0] / 4
+"""How loud latents are beside those whose noise is as SD1.5's betas say: what is weighed by noise
+is weighed by noise / GAIN."""
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -39,8 +44,8 @@ class DenoiserLoss:
     its error along: at the level r, the share r / r0 of it is left if the model is without fault.
     Those are the mixtures trained on; most of them are replaced by what one or two steps of the
     model itself make of the degraded latent, so that it learns to go on from there. The noise
-    wanted leads to the sharp latent. What the error adds to it is bounded by 1 / r0, after a step
-    by 1 / r; the loss is weighted so that no level outweighs the others.
+    wanted leads to the sharp latent. What the error adds to it is bounded by GAIN / r0, after a
+    step by GAIN / r; the loss is weighted so that no level outweighs the others.
 
     Squared errors alone ask for the mean of all faces that it might be, which is blurred. ``seen``
     looks at the picture that is predicted, as a perceptual loss does (Johnson et al. 2016).
@@ -49,8 +54,9 @@ class DenoiserLoss:
         below: trains on lower timesteps alone, as a refiner, which may also begin there.
         restored: share of each batch that begins at the degraded face.
         rolled: share of those that the model takes a step with.
-        seen: how different two stacks of latents ``(B, C, h, w)`` look, ``(B,)``; None: nobody
-            looks.
+        seen: how different two stacks of latents ``(B, C, h, w)`` look around faces
+            ``(B, 1, h, w)``: ``(B,)``; None: nobody looks.
+        bf16: whether the model runs in bfloat16, which some processors multiply twice as fast.
     """
 
     def __init__(
@@ -59,17 +65,19 @@ class DenoiserLoss:
         below: int = 1000,
         restored: float = RESTORED,
         rolled: float = ROLLED,
-        seen: Callable[[Tensor, Tensor], Tensor] | None = None,
+        seen: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        bf16: bool = False,
     ) -> None:
         alphas = new_scheduler().alphas_cumprod
         self.model, self.alpha, self.sigma = model, alphas.sqrt(), (1 - alphas).sqrt()
         self.below, self.restored, self.rolled, self.seen = below, restored, rolled, seen
+        self.bf16 = bf16
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
         rest = round(self.restored * len(batch.sharp))
         begin, steps = self._times(len(batch.sharp), rest, generator)
         noise = torch.randn(batch.sharp.shape, generator=generator).to(batch.sharp)
-        error = batch.soft - batch.sharp
+        error = (batch.soft - batch.sharp) * self._degraded(len(noise), generator).to(noise)
         error[rest:] = 0
         inside, counted = self._regions(batch, rest, generator)
         alpha, sigma = self._levels(steps, noise)
@@ -80,18 +88,19 @@ class DenoiserLoss:
             begun = batch.sharp + torch.maximum(inside, 1 - counted) * error
             way = torch.rand(len(begin), generator=generator).mul(2).clamp_max(1)
             times = begin, (steps + way * (begin - steps)).long(), steps
-            moved = self._roll(begun[:rolled], noise[:rolled], times, batch.first(rolled))
+            moved = self._roll(begun[:rolled], noise[:rolled], times, batch.rows(slice(rolled)))
             noised[:rolled] = torch.where(inside[:rolled] > 0, moved, noised[:rolled])
             bound[:rolled] = (sigma / alpha)[:rolled]
         target = (noised - alpha * batch.sharp) / sigma
         found = self._predict(noised, steps, batch)
         squared = (found - target).square()
-        weight = torch.where(inside * error != 0, bound**2 / (1 + bound**2), 1.0)
+        weight = torch.where(inside * error != 0, bound**2 / (GAIN**2 + bound**2), 1.0)
         loss: Tensor = (weight * squared * counted).sum() / (counted.sum() * squared.shape[1])
         if self.seen is not None:
             made = batch.sharp + counted * ((noised - sigma * found) / alpha - batch.sharp)
-            trust = (alpha / (alpha + sigma)).flatten()[:rest]
-            loss = loss + SEEN * (trust * self.seen(made[:rest], batch.sharp[:rest])).mean()
+            trust = (alpha / (alpha + sigma / GAIN)).flatten()[:rest]
+            seen = self.seen(made[:rest], batch.sharp[:rest], batch.face[:rest])
+            loss = loss + SEEN * (trust * seen).mean()
         return loss
 
     def _levels(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,8 +110,8 @@ class DenoiserLoss:
 
     def _times(self, count: int, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Timesteps at which repaints begin and at which they are met, the rest anywhere."""
-        begin = torch.randint(100, 500, (count,), generator=generator)
-        begin[::3] = torch.randint(500, 1000, begin[::3].shape, generator=generator)
+        begin = torch.randint(200, 600, (count,), generator=generator)
+        begin[::3] = torch.randint(600, 1000, begin[::3].shape, generator=generator)
         if self.below < 1000:
             begin[1::3] = torch.randint(20, self.below, begin[1::3].shape, generator=generator)
         share = torch.rand(count, generator=generator)
@@ -115,22 +124,36 @@ class DenoiserLoss:
         """Where DDIM leads from the latents begun with, in steps from each time to the next."""
         alpha, sigma = self._levels(times[0], noise)
         noised = alpha * begun + sigma * noise
-        for start, end in pairwise(times):
-            found = self._predict(noised, start[: len(noise)], batch)
-            alpha, sigma = self._levels(start, noise)
-            sharp = (noised - sigma * found) / alpha
-            alpha, sigma = self._levels(end, noise)
-            noised = alpha * sharp + sigma * found
+        for start, end in pairwise(time[: len(noise)] for time in times):
+            moving = (start != end).nonzero()[:, 0]
+            if len(moving):
+                before = noised[moving]
+                found = self._predict(before, start[moving], batch.rows(moving))
+                alpha, sigma = self._levels(start[moving], before)
+                sharp = (before - sigma * found) / alpha
+                alpha, sigma = self._levels(end[moving], before)
+                noised[moving] = alpha * sharp + sigma * found
         return noised
 
     def _predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16, enabled=noised.is_cuda):
+        with torch.autocast(noised.device.type, torch.bfloat16, enabled=self.bf16):
             return self.predict(noised, steps.to(noised.device), batch).float()
 
     def predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
         """The noise that the model finds in ``noised`` when it is told what ``batch`` tells."""
         noise: Tensor = self.model(noised, steps, batch.tokens)
         return noise
+
+    @staticmethod
+    def _degraded(count: int, generator: torch.Generator) -> Tensor:
+        """How much of each picture's degradation there is, ``(B, 1, 1, 1)``: of a quarter a part.
+
+        Pictures are half degraded along the border of a blurred mask, and some are sharp already.
+        """
+        shares = torch.ones(count, 1, 1, 1)
+        part = shares[count // 2 :: 2]  # the first rows may be variants, between which nothing is
+        part.copy_(torch.rand(part.shape, generator=generator))
+        return shares
 
     @staticmethod
     def _regions(batch: Batch, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -17,14 +17,15 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """``matrix`` ``(M, N)`` with its singular values moved near 1."""
+    """``matrix`` ``(M, N)`` with its singular values moved near 1, in bfloat16, which suffices."""
     a, b, c = COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]
     x: Tensor = (matrix if wide else matrix.T) / (torch.linalg.norm(matrix) + 1e-7)
+    x = x.bfloat16()
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.T.contiguous()
+    return (x if wide else x.T.contiguous()).float()
 
 
 class Muon(Optimizer):

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
 from training.batches import per_row
 from training.crops import CROPS, SIZE
 from training.denoiser import WIDTH
-from training.loop import Plan, Run, options, prepare
+from training.loop import Plan, Run, options, placed, prepare
 from training.perceptual import PerceptualDistance
 from training.tower import load_tower
 from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl
@@ -120,12 +120,11 @@ def load_refiner(checkpoint: Path = CHECKPOINT) -> XLDenoiser:
 def main() -> None:
     given = prepare(options(__doc__, steps=300, batch=16, rate=5e-4, device=True))
     batches = ScoredBatches(CROPS, given.batch, device=given.device)
-    model: nn.Module = new_refiner(load_xl().unet, load_tower())
-    model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = placed(new_refiner(load_xl().unet, load_tower()), given.device)
     plan = Plan(given.steps, given.rate, warmup=20, decay=0.6, average=0.98, save_every=50)
     seen = PerceptualDistance(given.device)
     # It does not begin where it is used: nothing is rolled.
-    loss = XLLoss(model, below=BELOW, rolled=0, seen=seen)
+    loss = XLLoss(model, below=BELOW, rolled=0, seen=seen, bf16=given.bf16)
     run = Run(model, plan, CHECKPOINT, given.seed)
     run.train(lambda generator: loss(batches.draw(generator), generator))
 

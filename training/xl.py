@@ -30,7 +30,7 @@ from training.denoiser import (
     load_denoiser,
     text_config,
 )
-from training.loop import Plan, Run, options, prepare
+from training.loop import Plan, Run, options, placed, prepare
 from training.loss import DenoiserLoss
 from training.perceptual import PerceptualDistance
 from training.tower import load_tower
@@ -228,13 +228,13 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="train every layer")
     given = prepare(parser)
     batches = XLBatches(CROPS, given.batch, device=given.device)
-    model = new_xl()
-    model = model.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = placed(new_xl(), given.device)
     for name, parameter in model.named_parameters():
         if not name.startswith("text_encoder_2."):
             parameter.requires_grad_(given.all or listens(name))
     plan = Plan(given.steps, given.rate, warmup=20, decay=0.5, average=0.98, save_every=50)
-    loss = XLLoss(model, restored=0.7, seen=PerceptualDistance(given.device))
+    seen = PerceptualDistance(given.device)
+    loss = XLLoss(model, restored=0.7, seen=seen, bf16=given.bf16)
     run = Run(model, plan, CHECKPOINT, given.seed)
     run.train(lambda generator: loss(batches.draw(generator), generator))
 

@@ -10,10 +10,10 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 from training.autoencoder import CHECKPOINT
 from training.batches import Batches
-from training.denoiser import Denoiser, speak_up
+from training.denoiser import Denoiser, adjust, speak_up
 from training.export import export
 from training.loop import Plan, Run
-from training.loss import DenoiserLoss
+from training.loss import DenoiserLoss, new_scheduler
 
 from training import denoiser
 
@@ -61,3 +61,22 @@ def test_louder_texts_differ_more_from_the_empty_one_which_stays(tmp_path: Path)
     torch.testing.assert_close(louder, 3 * told)
     model.load_state_dict(run.average)
     torch.testing.assert_close(read()[1], louder)
+
+
+@torch.no_grad()
+def test_a_unet_takes_louder_latents_for_those_that_it_knows() -> None:
+    """Where noise was as loud beside softer latents, and apart from how loud both are."""
+    torch.manual_seed(0)
+    gain, unet = 3.0, Denoiser(vocabulary=736, latents=4).unet
+    ratio = (1 / new_scheduler().alphas_cumprod - 1).sqrt()
+    after = torch.tensor([100, 400, 750, 950])
+    before = torch.searchsorted(ratio, ratio[after] / gain)
+    known = unet.time_embedding(unet.time_proj(before))
+    kernel = unet.conv_in.weight.clone()
+    with torch.enable_grad():
+        adjust(unet, gain)
+    apart = (unet.time_embedding(unet.time_proj(after)) - known).square().mean()
+    assert apart < 0.05 * known.var()
+    louder = kernel / unet.conv_in.weight
+    torch.testing.assert_close(louder, louder.mean().expand_as(louder))
+    assert 1 < louder.mean() < gain

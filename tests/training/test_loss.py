@@ -77,8 +77,8 @@ def test_steps_of_the_models_own_are_those_of_ddim(steps: int) -> None:
 def test_what_is_seen_counts_for_restored_rows_where_the_loss_counts() -> None:
     batch = _batch(8)
 
-    def seen(made: Tensor, truth: Tensor) -> Tensor:
-        assert len(made) == 6
+    def seen(made: Tensor, truth: Tensor, face: Tensor) -> Tensor:
+        assert len(made) == len(face) == 7
         return (made - truth).square().mean((1, 2, 3))
 
     def difference(model: nn.Module) -> float:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
+from torch.nn import functional
 from training.attributes import AttributeNet
 from training.autoencoder import as_tensor, decode
 from training.linear_code import linear_decoder, linear_encoder
-from training.perceptual import PerceptualDistance
+from training.perceptual import PerceptualDistance, around
 
 from afterdetail.types import RGB
 from training import perceptual
@@ -37,12 +38,40 @@ def test_only_other_pictures_look_different_and_gradients_lead_back(
     torch.manual_seed(0)
     net = {name: value.half() for name, value in AttributeNet().state_dict().items()}
     save_file(net, tmp_path / "eye.safetensors")
-    monkeypatch.setattr(perceptual, "EYE", tmp_path / "eye.safetensors")
+    monkeypatch.setattr(perceptual, "EYES", [tmp_path / "eye.safetensors"] * 2)
     monkeypatch.setattr(perceptual, "load_autoencoder", lambda: linear)
     distance = PerceptualDistance()
-    assert distance(latents, latents).tolist() == [0, 0]
+    face = torch.ones(2, 1, 64, 64)
+    assert distance(latents, latents, face).tolist() == [0, 0]
     made = (latents + 0.5 * torch.randn_like(latents)).requires_grad_()
-    apart = distance(made, latents)
+    apart = distance(made, latents, face)
     assert apart.shape == (2,) and bool((apart > 1e-3).all())
     torch.autograd.backward(apart.sum())
     assert made.grad is not None and made.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "cut"),
+    [
+        pytest.param((0, 64), (0, 64), (0, 0, 128), id="the whole picture"),
+        pytest.param((16, 48), (16, 48), (32, 32, 64), id="a square"),
+        pytest.param((16, 48), (24, 40), (32, 32, 64), id="a tall face"),
+        pytest.param((0, 32), (28, 36), (0, 32, 64), id="at the upper border"),
+        pytest.param((60, 64), (0, 32), (64, 0, 64), id="in the lower corner"),
+    ],
+)
+def test_what_is_looked_at_is_the_square_around_the_face(
+    rows: tuple[int, int], columns: tuple[int, int], cut: tuple[int, int, int]
+) -> None:
+    face = torch.zeros(1, 1, 64, 64)
+    face[..., slice(*rows), slice(*columns)] = 0.5
+    picture = torch.linspace(0, 1, 128)[:, None] + torch.linspace(0, 2, 128)  # no curvature
+    top, left, side = cut
+    inside = picture[None, None, top : top + side, left : left + side]
+    expected = functional.interpolate(inside, (128, 128), mode="bilinear")
+    seen = around(face, picture.expand(1, 3, -1, -1))
+    assert seen.shape == (1, 3, 128, 128)
+    middle = slice(2, -2)  # beyond the border of the cut another picture lies
+    torch.testing.assert_close(
+        seen[:, :1, middle, middle], expected[..., middle, middle], atol=1e-5, rtol=0
+    )
