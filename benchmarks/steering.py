@@ -81,9 +81,11 @@ WISHES = (
 class Setting:
     strength: float
     cfg_scale: float
+    color_match: bool = False
 
     def __str__(self) -> str:
-        return f"strength {self.strength:g}, guidance {self.cfg_scale:g}"
+        matched = ", color_match" if self.color_match else ""
+        return f"strength {self.strength:g}, guidance {self.cfg_scale:g}{matched}"
 
 
 SETTINGS = (
@@ -92,6 +94,7 @@ SETTINGS = (
     Setting(0.4, 7.5),
     Setting(0.75, 4),
     Setting(0.95, 7.5),
+    Setting(0.75, 7.5, color_match=True),
 )
 PLAIN = (Setting(0.75, 1), Setting(0.4, 1))
 """Without guidance: without a prompt it has nothing to follow."""
@@ -132,6 +135,7 @@ class Painter:
                 prompt=prompt,
                 strength=how.strength,
                 cfg_scale=how.cfg_scale,
+                color_match=how.color_match,
                 inpainting_base_model=self.base,
                 loras=loras,
                 sampler=sampler,
