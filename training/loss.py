@@ -18,7 +18,7 @@ RESTORED = 0.875
 ROLLED = 0.8
 """Share of those that are met where the model itself has led them."""
 
-SEEN = 72.0
+SEEN = 200.0
 """How much looks count beside squared errors."""
 
 GAIN = SPREAD[0] / 4
