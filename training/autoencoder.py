@@ -165,7 +165,7 @@ def decoder_loss(
 
 
 def main() -> None:
-    parser = options(__doc__, steps=2500, batch=4, rate=3e-4)
+    parser = options(__doc__, steps=2500, batch=4, rate=1e-4)  # the louder the latents, the less
     parser.add_argument("--window", type=int, default=96)
     given = prepare(parser)
     vae = begin(Shape(), CROPS, CHECKPOINT.exists()).to(memory_format=torch.channels_last)

@@ -69,6 +69,7 @@ def test_crops_are_cut_once(ready: bool, tmp_path: Path, monkeypatch: pytest.Mon
         portraits=Path("p"),
         variants=Path("v"),
         device="cpu",
+        bf16=False,
         batch=16,
         steps=10,
         per_portrait=2,
