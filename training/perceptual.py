@@ -39,7 +39,7 @@ def around(face: Tensor, pictures: Tensor) -> Tensor:
         face: ``(B, 1, h, w)``, more than 0 inside a box that is not empty.
     """
     edges = [_extent((face > 0).amax((1, axis))) for axis in (2, 3)]  # across, then down
-    side = torch.stack([end - start for start, end in edges]).amax(0).clamp(max=1)
+    side = torch.stack([end - start for start, end in edges]).amax(0)
     middles = [
         torch.minimum(torch.maximum((start + end) / 2, side / 2), 1 - side / 2)
         for start, end in edges
