@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.attributes import EYES
+from training.attributes import EYES, JUDGE, WEIGHTS
 from training.crops import CROPS
 from training.export import PIPELINES
 
@@ -30,14 +30,17 @@ def commands(given: argparse.Namespace) -> list[list[str]]:
     denoiser = ["denoiser", "--steps", str(given.steps), "--batch", str(given.batch)]
     device = ["--device", given.device, *(["--bf16"] if given.bf16 else [])]
     every_layer = ["--all", "--batch", str(given.batch)] if given.device != "cpu" else []
+
+    def classifier(seed: int, steps: int, out: Path) -> list[str]:
+        drawn = ["--seed", str(seed), "--steps", str(steps)]
+        return ["attributes", portraits, *drawn, "--out", str(out)]
+
     return [
         *([] if (CROPS / "train.jsonl").exists() else [["crops", portraits, *crops]]),
         *([] if (CROPS / "variants.jsonl").exists() else [["crops", variants, *crops, *VARIANTS]]),
-        ["attributes", portraits],
-        *(
-            ["attributes", portraits, "--seed", str(seed), "--out", str(eye)]
-            for seed, eye in enumerate(EYES, 1)
-        ),
+        classifier(0, 1500, WEIGHTS),
+        classifier(7, 2000, JUDGE),
+        *(classifier(eye.seed, eye.steps, eye.weights) for eye in EYES),
         ["autoencoder"],
         ["evaluate"],
         [*denoiser, *device],

@@ -1,12 +1,13 @@
 """Trains a small classifier of what the portraits' captions name.
 
     python -m training.attributes PORTRAITS [--steps 1500]
+    python -m training.attributes PORTRAITS --seed 7 --steps 2000 --out benchmarks/judge.safetensors
     python -m training.attributes PORTRAITS --seed 1 --out build/training/eye-1.safetensors
 
-Its layers are the feature distance of ``benchmarks.quality``, and its answers tell whether prompts
-steer. It learns from sharp and degraded crops alike and is written next to the benchmarks, fp16.
-The second line makes another one, and with 2 for 1 a third, for ``training.denoiser`` to learn
-from: no model is trained on the one that measures it.
+Its layers are the feature distance of ``benchmarks.quality``. It learns from sharp and degraded
+crops alike and is written next to the benchmarks, fp16. The second line makes one that answers
+better, by which ``benchmarks.steering`` tells whether prompts steer; the third one of ``EYES``, for
+``training.denoiser`` to learn from: no model is trained on those that measure it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,25 @@ from training.loop import Plan, Run, options, prepare
 from training.portraits import Portrait, read_portraits
 
 WEIGHTS = Path(__file__).parents[1] / "benchmarks" / "attributes.safetensors"
-EYES = tuple(Path("build/training") / f"eye-{number}.safetensors" for number in (1, 2))
-"""Of those that the UNet learns from."""
+JUDGE = WEIGHTS.with_name("judge.safetensors")
 WIDTHS = (3, 24, 48, 96, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """A classifier that the UNet learns from, of a seed and of steps of its own."""
+
+    seed: int
+    steps: int = 500
+
+    @property
+    def weights(self) -> Path:
+        return Path("build/training") / f"eye-{self.seed}.safetensors"
+
+
+EYES = (Eye(1, 1500), Eye(2, 1500), Eye(3), Eye(4), Eye(5), Eye(6))
+"""The UNet learns to please those that it knows; the more they are, the more so those it does not.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +115,10 @@ class AttributeNet(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Scores ``(B, answers)``: the choices' logits in their order, then the measures."""
-        last = self.features(pictures)[-1]
+        return self.answer(self.features(pictures)[-1])
+
+    def answer(self, last: Tensor) -> Tensor:
+        """The scores that the last stage's features lead to."""
         answers: Tensor = self.head(torch.cat([last.mean((2, 3)), last.amax((2, 3))], 1))
         return answers
 
@@ -110,12 +130,17 @@ def load_attribute_net(weights: Path = WEIGHTS) -> AttributeNet:
 
 
 def feature_distance(net: AttributeNet, first: Tensor, second: Tensor) -> Tensor:
-    """How differently the net sees two stacks of pictures ``(B, 3, 128, 128)``: ``(B,)``, from 0.
+    """How differently it sees two stacks of pictures ``(B, 3, 128, 128)``: ``(B,)``, from 0."""
+    return features_apart(net.features(first), net.features(second))
+
+
+def features_apart(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """How far the features of two stacks of pictures are apart: ``(B,)``, from 0.
 
     At each place of each stage the squared distance of the two directions (as in LPIPS, Zhang et
     al. 2018, without learnt weights), averaged over the places and then over the stages.
     """
-    pairs = zip(net.features(first), net.features(second), strict=True)
+    pairs = zip(first, second, strict=True)
     apart = [
         (functional.normalize(a, dim=1) - functional.normalize(b, dim=1)).square().sum(1)
         for a, b in pairs
@@ -189,7 +214,7 @@ def main() -> None:
         pictures, wanted = crops.draw(given.batch, generator)
         return loss_of(net(pictures), wanted)
 
-    checkpoint = EYES[0].with_name(given.out.stem).with_suffix(".pt")
+    checkpoint = (CROPS.parent / given.out.stem).with_suffix(".pt")
     run = Run(net, Plan(given.steps, 2e-3, average=0.99), checkpoint, given.seed)
     run.train(loss)
     save_file({name: value.half().contiguous() for name, value in run.average.items()}, given.out)

@@ -25,8 +25,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
-LOUD = 768.0
-SPREAD = (12.0, 7.5, 7.5, 3.0)
+LOUD = 1024.0
+SPREAD = (16.0, 10.0, 10.0, 4.0)
 """Standard deviations of the latents, that of luma first. What is coarse and bright is spread most,
 so noise covers details before it covers tones.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from diffusers import DDIMScheduler
@@ -18,12 +19,18 @@ RESTORED = 0.875
 ROLLED = 0.8
 """Share of those that are met where the model itself has led them."""
 
+ERASED = 0.1
+"""Share of restored faces of which nothing is left: a repaint at strength 1 begins at noise alone.
+At the last timestep SD1.5's betas leave some of the picture, whose absence would look grey."""
+
 SEEN = 200.0
 """How much looks count beside squared errors."""
 
 GAIN = SPREAD[0] / 4
 """How loud latents are beside those whose noise is as SD1.5's betas say: what is weighed by noise
 is weighed by noise / GAIN."""
+
+Seen: TypeAlias = Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -55,7 +62,7 @@ class DenoiserLoss:
         restored: share of each batch that begins at the degraded face.
         rolled: share of those that the model takes a step with.
         seen: how different two stacks of latents ``(B, C, h, w)`` look around faces
-            ``(B, 1, h, w)``: ``(B,)``; None: nobody looks.
+            ``(B, 1, h, w)``: ``(B,)``, drawing what it draws; None: nobody looks.
         bf16: whether the model runs in bfloat16, which some processors multiply twice as fast.
     """
 
@@ -65,21 +72,24 @@ class DenoiserLoss:
         below: int = 1000,
         restored: float = RESTORED,
         rolled: float = ROLLED,
-        seen: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        seen: Seen | None = None,
         bf16: bool = False,
     ) -> None:
         alphas = new_scheduler().alphas_cumprod
         self.model, self.alpha, self.sigma = model, alphas.sqrt(), (1 - alphas).sqrt()
         self.below, self.restored, self.rolled, self.seen = below, restored, rolled, seen
         self.bf16 = bf16
+        self.erased = ERASED if below == 1000 else 0.0  # a refiner is never the first
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
         rest = round(self.restored * len(batch.sharp))
-        begin, steps = self._times(len(batch.sharp), rest, generator)
+        erased = torch.rand(len(batch.sharp), generator=generator) < self.erased
+        begin, steps = self._times(erased, rest, generator)
         noise = torch.randn(batch.sharp.shape, generator=generator).to(batch.sharp)
         error = (batch.soft - batch.sharp) * self._degraded(len(noise), generator).to(noise)
-        error[rest:] = 0
         inside, counted = self._regions(batch, rest, generator)
+        error = torch.where((inside > 0) & per_row(erased, noise), -batch.sharp, error)
+        error[rest:] = 0
         alpha, sigma = self._levels(steps, noise)
         bound = per_row((self.sigma / self.alpha)[begin], noise)
         left = torch.where(inside > 0, sigma / alpha / bound, (1 - counted).expand_as(inside))
@@ -99,7 +109,7 @@ class DenoiserLoss:
         if self.seen is not None:
             made = batch.sharp + counted * ((noised - sigma * found) / alpha - batch.sharp)
             trust = (alpha / (alpha + sigma / GAIN)).flatten()[:rest]
-            seen = self.seen(made[:rest], batch.sharp[:rest], batch.face[:rest])
+            seen = self.seen(made[:rest], batch.sharp[:rest], batch.face[:rest], generator)
             loss = loss + SEEN * (trust * seen).mean()
         return loss
 
@@ -108,12 +118,16 @@ class DenoiserLoss:
         count = len(like)
         return per_row(self.alpha[steps[:count]], like), per_row(self.sigma[steps[:count]], like)
 
-    def _times(self, count: int, rest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _times(
+        self, erased: Tensor, rest: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Timesteps at which repaints begin and at which they are met, the rest anywhere."""
+        count = len(erased)
         begin = torch.randint(200, 600, (count,), generator=generator)
         begin[::3] = torch.randint(600, 1000, begin[::3].shape, generator=generator)
         if self.below < 1000:
             begin[1::3] = torch.randint(20, self.below, begin[1::3].shape, generator=generator)
+        begin[erased] = torch.randint(900, 1000, begin[erased].shape, generator=generator)
         share = torch.rand(count, generator=generator)
         steps = (share * begin.clamp_max(self.below)).long()
         steps[rest:] = (share[rest:] * self.below).long()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -77,7 +79,7 @@ def test_steps_of_the_models_own_are_those_of_ddim(steps: int) -> None:
 def test_what_is_seen_counts_for_restored_rows_where_the_loss_counts() -> None:
     batch = _batch(8)
 
-    def seen(made: Tensor, truth: Tensor, face: Tensor) -> Tensor:
+    def seen(made: Tensor, truth: Tensor, face: Tensor, _: torch.Generator) -> Tensor:
         assert len(made) == len(face) == 7
         return (made - truth).square().mean((1, 2, 3))
 
@@ -90,3 +92,26 @@ def test_what_is_seen_counts_for_restored_rows_where_the_loss_counts() -> None:
 
     assert abs(difference(Oracle(batch.sharp))) < 1e-4
     assert difference(Oracle(batch.soft)) > 0.1
+
+
+@pytest.mark.parametrize(("below", "left"), [(1000, False), (800, True)])
+def test_a_repaint_at_full_strength_begins_with_nothing_of_the_face(below: int, left: bool) -> None:
+    batch = _batch(64)
+    batch = replace(batch, sharp=batch.sharp + 100, soft=batch.soft + 100)
+    loss = DenoiserLoss(met := First(), below=below, restored=1.0, rolled=1.0)
+    loss.erased = min(1.0, 10 * loss.erased)
+    loss(batch, torch.Generator().manual_seed(1))
+    assert (float((met.noised * batch.face[:1]).mean()) > 1) == left
+    assert left or bool((met.steps >= 900).all())
+
+
+class First(nn.Module):
+    """Keeps what it is shown first, and finds no noise."""
+
+    noised: Tensor
+    steps: Tensor
+
+    def forward(self, noised: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
+        if not hasattr(self, "noised"):
+            self.noised, self.steps = noised, steps
+        return torch.zeros_like(noised)
