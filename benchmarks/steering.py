@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from training.attributes import CHOICES, MEASURES, AttributeNet, load_attribute_net
+from training.attributes import CHOICES, JUDGE, MEASURES, AttributeNet, load_attribute_net
 from training.autoencoder import as_tensor
 from training.portraits import Portrait, read_portraits
 
@@ -102,7 +102,7 @@ PLAIN = (Setting(0.75, 1), Setting(0.4, 1))
 
 @cache
 def _net() -> AttributeNet:
-    return load_attribute_net()
+    return load_attribute_net(JUDGE)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Trains a small classifier of what the portraits' captions name.
 
     python -m training.attributes PORTRAITS [--steps 1500]
-    python -m training.attributes PORTRAITS --seed 7 --steps 2000 --out benchmarks/judge.safetensors
+    python -m training.attributes PORTRAITS --seed 7 --steps 1200 --out benchmarks/judge.safetensors
     python -m training.attributes PORTRAITS --seed 1 --out build/training/eye-1.safetensors
 
 Its layers are the feature distance of ``benchmarks.quality``. It learns from sharp and degraded

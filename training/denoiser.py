@@ -172,7 +172,7 @@ def main() -> None:
         adjust(model.unet, given.gain)
     model = placed(model, given.device)
     average = max(0.995, 1 - 20 / given.steps)
-    plan = Plan(given.steps, given.rate, average=average, save_every=50)
+    plan = Plan(given.steps, given.rate, decay=0.5, average=average, save_every=50)
     run = Run(model, plan, CHECKPOINT, given.seed)
     speak_up(run, empty_tokens(), given.louder)
     loss = DenoiserLoss(model, seen=PerceptualDistance(given.device), bf16=given.bf16)

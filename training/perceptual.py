@@ -10,7 +10,7 @@ from training.attributes import EYES, AttributeNet, features_apart, load_attribu
 from training.autoencoder import load_autoencoder
 from training.linear_code import linear_decoder
 
-ANSWERS = 0.03
+ANSWERS = 0.015
 """How much squared differences of answers count beside distances of features: what is asked for may
 be small, like a smile or an age, and change few features."""
 
