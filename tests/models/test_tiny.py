@@ -89,6 +89,17 @@ def test_at_a_high_strength_they_are_still_nearer(
     assert after.landmarks < 0.75 * before.landmarks
 
 
+def test_at_full_strength_a_face_is_painted_that_fits_what_is_around_it(
+    cases: list[Case], detailer: Detailer
+) -> None:
+    """An earlier ``tiny``, which was never shown noise alone, painted grey: 100 and 7.2."""
+    paint = partial(repaint, detailer, replace(PLAIN, strength=1.0))
+    after = mean([measure(case, paint(case)) for case in cases])
+    assert after.meshed == 1
+    assert after.features < 60
+    assert after.ring < 4
+
+
 def test_what_is_sharp_already_stays_so_and_no_border_shows(
     cases: list[Case], detailer: Detailer
 ) -> None:
