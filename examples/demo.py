@@ -22,7 +22,7 @@ PHOTO = ROOT / "tests" / "data" / "photos" / "skimage_astronaut.png"
 
 # The mesh hugs the face; where the mesh is not found, the box is repainted.
 DETECTOR = "face_full_mediapipe, face_mesh_mediapipe"
-# The embedded model knows faces, but hardly follows prompts: no guidance.
+# Without a prompt there is nothing to follow.
 GUIDANCE = 1.0
 
 PAPER, INK = (250, 249, 246), (70, 70, 70)

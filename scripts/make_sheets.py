@@ -35,7 +35,6 @@ SIDE, LABEL, GAP = 168, 22, 6
 
 COMMON: Mapping[str, Any] = {
     "prompt": "pale skin",
-    "strength": 0.5,
     "cfg_scale": 1.5,
     "seed": 3,
 }
@@ -47,21 +46,26 @@ class Sheet:
 
     option: str
     values: tuple[object, ...]
+    strength: float = 0.5
     masks: bool = False
     crop: PixelBox = FACE
 
 
 SHEETS = (
-    Sheet("strength", (0.1, 0.25, 0.4, 0.55, 0.7)),
+    Sheet("strength", (0.1, 0.4, 0.7, 0.9, 1.0)),
     Sheet("steps", (2, 5, 10, 20, 50)),
     Sheet("sampler", ("DDIM", "K_EULER", "K_EULER_ANCESTRAL", "UNI_PC", "LCM")),
     Sheet("cfg_scale", (1.0, 2.0, 4.0, 7.5, 15.0)),
-    Sheet("seed", (1, 2, 3, 4, 5)),
-    Sheet("detector", ("face_full_mediapipe", "face_mesh_mediapipe", "eyes_mesh_mediapipe"), True),
-    Sheet("mask_dilation", (-24, 0, 4, 24, 48), True),
-    Sheet("mask_blur", (0, 4, 8, 16, 32), True),
-    Sheet("mask_offset_y", (-32, 0, 32), True),
-    Sheet("invert_masks", (False, True), True, crop=PixelBox(0, 0, 512, 512)),
+    Sheet("seed", (1, 2, 3, 4, 5), strength=1.0),
+    Sheet(
+        "detector",
+        ("face_full_mediapipe", "face_mesh_mediapipe", "eyes_mesh_mediapipe"),
+        masks=True,
+    ),
+    Sheet("mask_dilation", (-24, 0, 4, 24, 48), masks=True),
+    Sheet("mask_blur", (0, 4, 8, 16, 32), masks=True),
+    Sheet("mask_offset_y", (-32, 0, 32), masks=True),
+    Sheet("invert_masks", (False, True), masks=True, crop=PixelBox(0, 0, 512, 512)),
 )
 
 
@@ -81,7 +85,7 @@ def main(wanted: list[str]) -> None:
 def _repainted(
     picture: Image.Image, detailer: Detailer, sheet: Sheet, value: object
 ) -> Image.Image:
-    options = {**COMMON, sheet.option: value}
+    options = {**COMMON, "strength": sheet.strength, sheet.option: value}
     return to_pil(detailer.detail(picture, **options).picture)
 
 
