@@ -220,7 +220,7 @@ def take(portraits: Path, count: int, models: Sequence[str], few: int) -> str:
     lines = [
         heading("Do the embedded models do what they are told?", ("torch", "diffusers")),
         f"{count} held-out rendered portraits, degraded, repainted with DDIM, {STEPS} steps, the"
-        " hair too, and judged by the classifier of attributes: means, with one prompt and with its"
+        " hair too, and judged by a classifier of attributes: means, with one prompt and with its"
         " opposite. Taken by `python -m benchmarks.steering"
         f" --count {count} --models {' '.join(models)} --few {few}`.",
         "",

@@ -43,12 +43,11 @@ class Eye:
 
     @property
     def weights(self) -> Path:
-        return Path("build/training") / f"eye-{self.seed}.safetensors"
+        return CROPS.parent / f"eye-{self.seed}.safetensors"
 
 
 EYES = (Eye(1, 1500), Eye(2, 1500), Eye(3), Eye(4), Eye(5), Eye(6))
-"""The UNet learns to please those that it knows; the more they are, the more so those it does not.
-"""
+"""None of them measures what the UNet has learnt."""
 
 
 @dataclass(frozen=True, slots=True)

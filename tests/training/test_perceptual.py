@@ -38,8 +38,8 @@ def test_only_other_pictures_look_different_and_gradients_lead_back(
     torch.manual_seed(0)
     net = {name: value.half() for name, value in AttributeNet().state_dict().items()}
     monkeypatch.chdir(tmp_path)
+    EYES[0].weights.parent.mkdir(parents=True)
     for eye in EYES:
-        eye.weights.parent.mkdir(parents=True, exist_ok=True)
         save_file(net, eye.weights)
     monkeypatch.setattr(perceptual, "load_autoencoder", lambda: linear)
     distance = PerceptualDistance()
