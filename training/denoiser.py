@@ -6,8 +6,8 @@
 Epsilon prediction on the betas of SD1.5. A quarter of each batch is plain diffusion of sharp
 crops. The rest is what an after-detailer meets: the noised latent comes from the degraded face,
 the target leads to the sharp one. It needs the second classifier of ``training.attributes``.
-``--initial`` takes a UNet and a text encoder to begin with, as far as their tensors fit, and
-``--gain 3`` says that its latents were a third as loud as they are. With an accelerator,
+``--initial`` takes a UNet, which may be narrower, and a text encoder to begin with, and ``--gain 3``
+says that its latents were a third as loud as they are. With an accelerator,
 ``--device cuda --bf16 --batch 256``. A model that has learnt not to listen hears better after
 ``--louder 3``, given once.
 """
@@ -27,6 +27,7 @@ from training.crops import CROPS
 from training.loop import Plan, Run, options, placed, prepare
 from training.loss import DenoiserLoss, new_scheduler
 from training.perceptual import PerceptualDistance
+from training.widen import widen
 
 CHECKPOINT = Path("build/training/denoiser.pt")
 
@@ -60,7 +61,7 @@ class Denoiser(nn.Module):
             sample_size=64,
             in_channels=latents,
             out_channels=latents,
-            block_out_channels=(24, 48, 96, 128),
+            block_out_channels=(48, 64, 96, 128),
             down_block_types=("DownBlock2D",) * 2 + ("CrossAttnDownBlock2D",) * 2,
             up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * 2,
             layers_per_block=1,
@@ -95,18 +96,16 @@ def load_denoiser(checkpoint: Path = CHECKPOINT) -> Denoiser:
 
 @torch.no_grad()
 def start_from(model: Denoiser, folder: Path) -> None:
-    """Copies every tensor of a model in the diffusers layout that has the same name and shape.
+    """Begins with what a model in the diffusers layout knows, whose UNet may be narrower.
 
-    A UNet with a level less lends its levels to the inner ones.
+    Raises:
+        ValueError: its UNet's levels are wider.
+        RuntimeError: it has other words or layers.
     """
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
     text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    levels = len(model.unet.config.block_out_channels) - len(unet.config.block_out_channels)
-    found = {f"unet.{_inner(name, levels)}": value for name, value in unet.state_dict().items()}
-    found |= {f"text_encoder.{name}": value for name, value in text.state_dict().items()}
-    for name, value in model.state_dict().items():
-        if name in found and found[name].shape == value.shape:
-            value.copy_(found[name])
+    model.text_encoder.load_state_dict(text.state_dict())
+    widen(model.unet, unet)
 
 
 def adjust(unet: UNet2DConditionModel, gain: float) -> None:
@@ -132,14 +131,6 @@ def adjust(unet: UNet2DConditionModel, gain: float) -> None:
         optimiser.step()
     print(f"time embedding: {loss.item() / wanted.var().item():.4f} of its variance was lost")
     unet.zero_grad()
-
-
-def _inner(name: str, levels: int) -> str:
-    """``name`` in a UNet that has ``levels`` more on top."""
-    parts = name.split(".")
-    if parts[0] == "down_blocks":
-        parts[1] = str(int(parts[1]) + levels)
-    return ".".join(parts)
 
 
 @torch.no_grad()

@@ -1,0 +1,103 @@
+"""Begins a wider UNet with what a narrower one knows (Net2Wider, Chen et al. 2016).
+
+Each channel that is new copies one of its group's, so that normalisation by groups finds nearly
+what it found. What reads a channel and its copies reads them with weights whose sum is the old one,
+but which differ, so that they grow apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+APART = 0.5
+"""How far the weights by which copies are read differ, as a share of the old weights' spread."""
+
+
+@torch.no_grad()
+def widen(unet: UNet2DConditionModel, source: UNet2DConditionModel) -> None:
+    """Copies ``source`` into a UNet of which levels without attention may be wider.
+
+    Then both do nearly the same: a level's and a skip's channels, joined, may be normalised in
+    other groups than before.
+
+    Raises:
+        ValueError: a level is narrower than the source's, or wider and has attention.
+    """
+    widths = zip(source.config.block_out_channels, unet.config.block_out_channels, strict=True)
+    maps = [copies(before, after, unet.config.norm_num_groups) for before, after in widths]
+    given = source.state_dict()
+    for name, own in unet.state_dict().items():
+        value = _widened(name, given[name], maps, own.shape)
+        if value.shape != own.shape:
+            raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(own.shape)}")
+        own.copy_(value)
+
+
+def copies(before: int, after: int, groups: int) -> Tensor:
+    """Which of ``before`` channels each of ``after`` copies, ``(after,)``, group by group."""
+    if after < before or before % groups or after % groups:
+        raise ValueError(f"{before} channels cannot become {after} in {groups} groups")
+    small, large = before // groups, after // groups
+    within = torch.arange(large).remainder(small).sort().values
+    return (torch.arange(groups)[:, None] * small + within).flatten()
+
+
+def _widened(name: str, value: Tensor, maps: Sequence[Tensor], wanted: torch.Size) -> Tensor:
+    """A tensor of the source for the wider UNet, level i of which copies channels ``maps[i]``."""
+    if name == "time_embedding.linear_1.weight":
+        return _between(value, wanted[1])
+    written, read = _channels(name.split("."), maps)
+    if value.ndim > 1 and read is not None:
+        value = _read(value, read)
+    elif value.ndim == 1 and "norm" in name:
+        written = read
+    return value if written is None else value[written]
+
+
+def _channels(parts: list[str], maps: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """Which channels a layer writes and reads; None: all of them, as they are."""
+    if parts[0] == "conv_in":
+        return maps[0], None
+    if parts[0] in ("conv_norm_out", "conv_out"):
+        return None, maps[0]
+    if parts[0] not in ("down_blocks", "up_blocks") or parts[2] == "attentions":
+        return None, None
+    down, layer = parts[0] == "down_blocks", int(parts[3])
+    level = int(parts[1]) if down else len(maps) - 1 - int(parts[1])
+    kind, own = parts[4], maps[level]
+    if kind == "time_emb_proj":
+        return own, None
+    if kind not in ("norm1", "conv1", "conv_shortcut"):
+        return own, own
+    inner, outer = maps[min(level + 1, len(maps) - 1)], maps[max(level - 1, 0)]
+    if down:
+        return own, outer if layer == 0 else own
+    return own, _joined(inner, own) if layer == 0 else _joined(own, outer)
+
+
+def _joined(hidden: Tensor, skipped: Tensor) -> Tensor:
+    """What an up block of one layer a level reads: its own state and a skip beside it."""
+    return torch.cat([hidden, skipped + hidden.max() + 1])
+
+
+def _read(weight: Tensor, channels: Tensor) -> Tensor:
+    """``(O, I, ...)`` for ``channels``, copies of I: what is read of a channel's copies adds up."""
+    shares = 1 / torch.bincount(channels, minlength=weight.shape[1])[channels]
+    shares = shares.view(1, -1, *(1,) * (weight.ndim - 2))
+    noise = APART * weight.std() * torch.randn(weight[:, channels].shape)
+    total = torch.zeros_like(weight).index_add_(1, channels, noise)
+    return weight[:, channels] * shares + noise - total[:, channels] * shares
+
+
+def _between(weight: Tensor, wide: int) -> Tensor:
+    """Of the layer that reads sines and cosines: frequencies in between are not read yet."""
+    times, rest = divmod(wide, weight.shape[1])
+    if rest:
+        raise ValueError(f"{weight.shape[1]} sines and cosines cannot become {wide}")
+    made = torch.zeros(len(weight), wide)
+    made[:, ::times] = weight
+    return made
