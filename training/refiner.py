@@ -3,7 +3,7 @@
     python -m training.refiner [--steps 300]
 
 SDXL's refiner reads the second text encoder alone and is told how beautiful the picture is instead
-of the size it is made for. Little noise hides small details only, so the innermost level and the
+of the size it is made for. Little noise hides small details only, so the two inner levels and the
 middle of the UNet are left out.
 """
 
@@ -19,7 +19,6 @@ from transformers import CLIPTextModelWithProjection
 
 from training.batches import per_row
 from training.crops import CROPS, SIZE
-from training.denoiser import WIDTH
 from training.loop import Plan, Run, options, placed, prepare
 from training.perceptual import PerceptualDistance
 from training.tower import load_tower
@@ -28,7 +27,7 @@ from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, 
 CHECKPOINT = Path("build/training/refiner.pt")
 BELOW = 200
 """Timesteps: where the engine, as diffusers, hands over to a refiner of SDXL."""
-LEVELS = 3
+LEVELS = 2
 """Of the base's four."""
 BEST_SCORE = 6.0
 """What diffusers asks a refiner for; the negative prompt gets 2.5."""
@@ -37,12 +36,12 @@ BLUR_PER_POINT = 0.015
 
 
 def new_refiner(base: UNet2DConditionModel, second: CLIPTextModelWithProjection) -> XLDenoiser:
-    """A refiner that does the part of ``tiny-xl``'s outer levels."""
+    """A refiner that does the part of ``tiny-xl``'s outer levels, and listens in the inner one."""
     config = base.config
     levels = {
         "block_out_channels": config.block_out_channels[:LEVELS],
-        "down_block_types": config.down_block_types[:LEVELS],
-        "up_block_types": config.up_block_types[-LEVELS:],
+        "down_block_types": (*config.down_block_types[: LEVELS - 1], "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", *config.up_block_types[1 - LEVELS :]),
         "mid_block_type": None,
     }
     refiner = XLDenoiser({**config, **levels}, second, numbers=5)
@@ -54,7 +53,7 @@ def new_refiner(base: UNet2DConditionModel, second: CLIPTextModelWithProjection)
 def copy_outer_levels(unet: UNet2DConditionModel, base: UNet2DConditionModel) -> None:
     """Copies the levels that both have, and sets to zero what came from further inside.
 
-    Of the attention's columns those of the second text encoder are kept, of the numbers the first;
+    So is what the attention says that the base has not there. Of the numbers the first are kept;
     what is known of the target size becomes a constant, and the score says nothing yet.
     """
     given, own = base.state_dict(), unet.state_dict()
@@ -64,14 +63,15 @@ def copy_outer_levels(unet: UNet2DConditionModel, base: UNet2DConditionModel) ->
         parts = name.split(".")
         if parts[0] == "up_blocks":
             parts[1] = str(int(parts[1]) + inner)
-        value = given[".".join(parts)]
-        if name.startswith(joint) and value.shape != kept.shape:
+        value = given.get(".".join(parts))
+        if value is None:
+            if ".proj_out." in name:
+                kept.zero_()
+        elif name.startswith(joint) and value.shape != kept.shape:
             kept.copy_(_without_inside(name, value, kept))
         elif name == "add_embedding.linear_1.weight":
             kept.zero_()
             kept[:, :-NUMBER_WIDTH] = value[:, : -2 * NUMBER_WIDTH]
-        elif value.shape != kept.shape:
-            kept.copy_(value[:, -WIDTH:])
         else:
             kept.copy_(value)
     target = base.add_time_proj(torch.full((2,), float(SIZE))).flatten()
