@@ -6,8 +6,8 @@
 Epsilon prediction on the betas of SD1.5. A quarter of each batch is plain diffusion of sharp
 crops. The rest is what an after-detailer meets: the noised latent comes from the degraded face,
 the target leads to the sharp one. It needs the second classifier of ``training.attributes``.
-``--initial`` takes a UNet, which may be narrower, and a text encoder to begin with, and ``--gain 3``
-says that its latents were a third as loud as they are. With an accelerator,
+``--initial`` takes a UNet, which may be narrower, and a text encoder to begin with, and
+``--gain 3`` says that its latents were a third as loud as they are. With an accelerator,
 ``--device cuda --bf16 --batch 256``. A model that has learnt not to listen hears better after
 ``--louder 3``, given once.
 """
