@@ -22,7 +22,7 @@ TOKENIZER = Path(str(files("afterdetail"))) / "models" / "tiny" / "tokenizer"
 RECOLOURED = 0.2
 """Share of crops in other colours. No more: captions name hair and skin."""
 
-WITHOUT_CAPTION = 0.4
+WITHOUT_CAPTION = 0.5
 """Share of captions left out. More than the usual tenth: the default prompt is the empty one."""
 
 

@@ -124,7 +124,7 @@ class DenoiserLoss:
         """Timesteps at which repaints begin and at which they are met, the rest anywhere."""
         count = len(erased)
         begin = torch.randint(200, 600, (count,), generator=generator)
-        begin[::3] = torch.randint(600, 1000, begin[::3].shape, generator=generator)
+        begin[::6] = torch.randint(600, 1000, begin[::6].shape, generator=generator)
         if self.below < 1000:
             begin[1::3] = torch.randint(20, self.below, begin[1::3].shape, generator=generator)
         begin[erased] = torch.randint(900, 1000, begin[erased].shape, generator=generator)
