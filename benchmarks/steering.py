@@ -70,6 +70,7 @@ class Wish:
 
 SKIN = Wish("melanin", "pale skin", "dark skin", "melanin")
 WISHES = (
+    Wish("laughs %", "sad", "laughing", "expr", ("laughing",)),
     Wish("smiles %", "sad", "smiling", "expr", ("smiling", "laughing")),
     Wish("age", "young woman", "old woman", "age"),
     SKIN,
