@@ -1,10 +1,10 @@
 """Cuts a small refiner out of ``tiny-xl`` and trains it for the timesteps below 200.
 
-    python -m training.refiner [--steps 300]
+    python -m training.refiner [--steps 200]
 
 SDXL's refiner reads the second text encoder alone and is told how beautiful the picture is instead
-of the size it is made for. Little noise hides small details only, so the two inner levels and the
-middle of the UNet are left out.
+of the size it is made for. Little noise hides small details only, so the innermost level and the
+middle of the UNet are left out, and of the third level a third.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ from training.crops import CROPS, SIZE
 from training.loop import Plan, Run, options, placed, prepare
 from training.perceptual import PerceptualDistance
 from training.tower import load_tower
+from training.widen import mapped
 from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl
 
 CHECKPOINT = Path("build/training/refiner.pt")
 BELOW = 200
 """Timesteps: where the engine, as diffusers, hands over to a refiner of SDXL."""
-LEVELS = 2
+LEVELS = 3
 """Of the base's four."""
+INNER = 64
+"""Channels of the third level; the base's are more. Both have to be small together."""
+UNHEARD = tuple(f"up_blocks.1.resnets.0.{layer}.weight" for layer in ("conv1", "conv_shortcut"))
+"""Layers that read the third level first."""
 BEST_SCORE = 6.0
 """What diffusers asks a refiner for; the negative prompt gets 2.5."""
 BLUR_PER_POINT = 0.015
@@ -36,12 +41,12 @@ BLUR_PER_POINT = 0.015
 
 
 def new_refiner(base: UNet2DConditionModel, second: CLIPTextModelWithProjection) -> XLDenoiser:
-    """A refiner that does the part of ``tiny-xl``'s outer levels, and listens in the inner one."""
+    """A refiner that does the part of ``tiny-xl``'s outer levels."""
     config = base.config
     levels = {
-        "block_out_channels": config.block_out_channels[:LEVELS],
-        "down_block_types": (*config.down_block_types[: LEVELS - 1], "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", *config.up_block_types[1 - LEVELS :]),
+        "block_out_channels": (*config.block_out_channels[: LEVELS - 1], INNER),
+        "down_block_types": config.down_block_types[:LEVELS],
+        "up_block_types": config.up_block_types[-LEVELS:],
         "mid_block_type": None,
     }
     refiner = XLDenoiser({**config, **levels}, second, numbers=5)
@@ -51,32 +56,44 @@ def new_refiner(base: UNet2DConditionModel, second: CLIPTextModelWithProjection)
 
 @torch.no_grad()
 def copy_outer_levels(unet: UNet2DConditionModel, base: UNet2DConditionModel) -> None:
-    """Copies the levels that both have, and sets to zero what came from further inside.
+    """Copies the levels that both have, as far as they fit, and sets to zero what came from inside.
 
-    So is what the attention says that the base has not there. Of the numbers the first are kept;
-    what is known of the target size becomes a constant, and the score says nothing yet.
+    The third level is heard no more: what is left of its channels is no longer what the second
+    expects, so that it learns again what to make of them. Attention begins with nothing to say. Of
+    the numbers the first are kept; what is known of the target size becomes a constant, and the
+    score says nothing yet.
     """
     given, own = base.state_dict(), unet.state_dict()
-    inner = len(base.config.block_out_channels) - LEVELS
+    widths = list(base.config.block_out_channels)
+    maps = [torch.arange(width) for width in widths]
+    maps[LEVELS - 1] = kept_of_groups(INNER, widths[LEVELS - 1], base.config.norm_num_groups)
     joint = "up_blocks.0.resnets.0."
     for name, kept in own.items():
         parts = name.split(".")
         if parts[0] == "up_blocks":
-            parts[1] = str(int(parts[1]) + inner)
-        value = given.get(".".join(parts))
-        if value is None:
-            if ".proj_out." in name:
+            parts[1] = str(int(parts[1]) + len(widths) - LEVELS)
+        if "attentions" in parts:
+            if "proj_out" in parts:
                 kept.zero_()
-        elif name.startswith(joint) and value.shape != kept.shape:
+            continue
+        value = mapped(".".join(parts), given[".".join(parts)], maps)
+        if name.startswith(joint) and value.shape != kept.shape:
             kept.copy_(_without_inside(name, value, kept))
         elif name == "add_embedding.linear_1.weight":
             kept.zero_()
             kept[:, :-NUMBER_WIDTH] = value[:, : -2 * NUMBER_WIDTH]
         else:
             kept.copy_(value)
+            if name in UNHEARD:
+                kept[:, :INNER] = 0
     target = base.add_time_proj(torch.full((2,), float(SIZE))).flatten()
     weight = given["add_embedding.linear_1.weight"][:, -2 * NUMBER_WIDTH :]
     own["add_embedding.linear_1.bias"] += weight @ target
+
+
+def kept_of_groups(count: int, of: int, groups: int) -> Tensor:
+    """``count`` of ``of`` channels, ``(count,)``: of each group the last."""
+    return torch.arange(of).view(groups, -1)[:, -(count // groups) :].flatten()
 
 
 def _without_inside(name: str, value: Tensor, like: Tensor) -> Tensor:
@@ -118,7 +135,7 @@ def load_refiner(checkpoint: Path = CHECKPOINT) -> XLDenoiser:
 
 
 def main() -> None:
-    given = prepare(options(__doc__, steps=300, batch=16, rate=5e-4, device=True))
+    given = prepare(options(__doc__, steps=200, batch=16, rate=1e-3, device=True))
     batches = ScoredBatches(CROPS, given.batch, device=given.device)
     model = placed(new_refiner(load_xl().unet, load_tower()), given.device)
     plan = Plan(given.steps, given.rate, warmup=20, decay=0.6, average=0.98, save_every=50)

@@ -31,7 +31,10 @@ def widen(unet: UNet2DConditionModel, source: UNet2DConditionModel) -> None:
     maps = [copies(before, after, unet.config.norm_num_groups) for before, after in widths]
     given = source.state_dict()
     for name, own in unet.state_dict().items():
-        value = _widened(name, given[name], maps, own.shape)
+        value = given[name]
+        if name == "time_embedding.linear_1.weight":
+            value = _between(value, own.shape[1])
+        value = mapped(name, value, maps)
         if value.shape != own.shape:
             raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(own.shape)}")
         own.copy_(value)
@@ -46,10 +49,11 @@ def copies(before: int, after: int, groups: int) -> Tensor:
     return (torch.arange(groups)[:, None] * small + within).flatten()
 
 
-def _widened(name: str, value: Tensor, maps: Sequence[Tensor], wanted: torch.Size) -> Tensor:
-    """A tensor of the source for the wider UNet, level i of which copies channels ``maps[i]``."""
-    if name == "time_embedding.linear_1.weight":
-        return _between(value, wanted[1])
+def mapped(name: str, value: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """A UNet's tensor for another whose level i has the channels ``maps[i]``, its attention apart.
+
+    Those that are not among them are not read.
+    """
     written, read = _channels(name.split("."), maps)
     if value.ndim > 1 and read is not None:
         value = _read(value, read)
@@ -80,7 +84,10 @@ def _channels(parts: list[str], maps: Sequence[Tensor]) -> tuple[Tensor | None, 
 
 
 def _joined(hidden: Tensor, skipped: Tensor) -> Tensor:
-    """What an up block of one layer a level reads: its own state and a skip beside it."""
+    """What an up block of one layer a level reads: its own state and a skip beside it.
+
+    The last channel of a level is among those of its map.
+    """
     return torch.cat([hidden, skipped + hidden.max() + 1])
 
 
@@ -90,7 +97,7 @@ def _read(weight: Tensor, channels: Tensor) -> Tensor:
     shares = shares.view(1, -1, *(1,) * (weight.ndim - 2))
     noise = APART * weight.std() * torch.randn(weight[:, channels].shape)
     total = torch.zeros_like(weight).index_add_(1, channels, noise)
-    return weight[:, channels] * shares + noise - total[:, channels] * shares
+    return weight[:, channels] * shares + (noise - total[:, channels] * shares)
 
 
 def _between(weight: Tensor, wide: int) -> Tensor:

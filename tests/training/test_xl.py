@@ -16,7 +16,7 @@ from training.export import PIPELINES, export
 from training.loop import Plan, Run
 from training.lora import AttributeBatches, adapted, begin_with, lora_of
 from training.loss import new_scheduler
-from training.refiner import BELOW, ScoredBatches, new_refiner
+from training.refiner import BELOW, ScoredBatches, kept_of_groups, new_refiner
 from training.tower import Tower, centre
 from training.xl import (
     TextBatch,
@@ -88,6 +88,8 @@ def test_the_refiner_begins_with_the_bases_outer_levels(
         assert torch.equal(refiner.unet.state_dict()[name], xl.unet.state_dict()[name])
     assert refiner.text_encoder is None
     assert refiner.unet.num_parameters() < 0.4 * xl.unet.num_parameters()
+    narrow, wide = (model.unet.down_blocks[2].resnets[0].conv1 for model in (refiner, xl))
+    assert torch.equal(narrow.weight, wide.weight[kept_of_groups(64, 96, groups=8)])
     batch = replace(text_batch(1.0), numbers=torch.tensor([[128.0, 128, 0, 0, 6]] * 2))
     assert refiner(batch.sharp, torch.tensor([50, 150]), batch).shape == batch.sharp.shape
 
@@ -95,10 +97,10 @@ def test_the_refiner_begins_with_the_bases_outer_levels(
 @pytest.mark.usefixtures("autoencoder")
 @pytest.mark.parametrize(("kind", "numbers"), [(XLBatches, 6), (ScoredBatches, 5)])
 def test_batches_follow_their_generator(varied: Path, kind: type[XLBatches], numbers: int) -> None:
-    batches = kind(varied, size=16)
+    batches = kind(varied, size=32)
     first, again = (batches.draw(torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first.soft, again.soft) and torch.equal(first.tokens, again.tokens)
-    assert first.numbers.shape == (16, numbers)
+    assert first.numbers.shape == (32, numbers)
     assert set(first.numbers[:, :2].flatten().tolist()) <= {32.0, 128.0}
     told = first.told[:, 0].bool()
     empty = (first.tokens == empty_tokens()).all(1)
