@@ -3,9 +3,9 @@
     python -m training.denoiser [--initial FOLDER] [--steps 4000]
     python -m torch.distributed.run --nproc-per-node 2 -m training.denoiser
 
-Epsilon prediction on the betas of SD1.5. A quarter of each batch is plain diffusion of sharp
+Epsilon prediction on the betas of SD1.5. An eighth of each batch is plain diffusion of sharp
 crops. The rest is what an after-detailer meets: the noised latent comes from the degraded face,
-the target leads to the sharp one. It needs the second classifier of ``training.attributes``.
+the target leads to the sharp one. It needs the ``EYES`` of ``training.attributes``.
 ``--initial`` takes a UNet, which may be narrower, and a text encoder to begin with, and
 ``--gain 3`` says that its latents were a third as loud as they are. With an accelerator,
 ``--device cuda --bf16 --batch 256``. A model that has learnt not to listen hears better after

@@ -22,7 +22,7 @@ from training.crops import CROPS, SIZE
 from training.loop import Plan, Run, options, placed, prepare
 from training.perceptual import PerceptualDistance
 from training.tower import load_tower
-from training.widen import mapped
+from training.widen import Channels, mapped
 from training.xl import NUMBER_WIDTH, TextBatch, XLBatches, XLDenoiser, XLLoss, load_xl
 
 CHECKPOINT = Path("build/training/refiner.pt")
@@ -65,8 +65,10 @@ def copy_outer_levels(unet: UNet2DConditionModel, base: UNet2DConditionModel) ->
     """
     given, own = base.state_dict(), unet.state_dict()
     widths = list(base.config.block_out_channels)
-    maps = [torch.arange(width) for width in widths]
-    maps[LEVELS - 1] = kept_of_groups(INNER, widths[LEVELS - 1], base.config.norm_num_groups)
+    levels = [Channels(torch.arange(width), width) for width in widths]
+    inner = widths[LEVELS - 1]
+    kept_inside = kept_of_groups(INNER, inner, base.config.norm_num_groups)
+    levels[LEVELS - 1] = Channels(kept_inside, inner)
     joint = "up_blocks.0.resnets.0."
     for name, kept in own.items():
         parts = name.split(".")
@@ -76,7 +78,7 @@ def copy_outer_levels(unet: UNet2DConditionModel, base: UNet2DConditionModel) ->
             if "proj_out" in parts:
                 kept.zero_()
             continue
-        value = mapped(".".join(parts), given[".".join(parts)], maps)
+        value = mapped(".".join(parts), given[".".join(parts)], levels)
         if name.startswith(joint) and value.shape != kept.shape:
             kept.copy_(_without_inside(name, value, kept))
         elif name == "add_embedding.linear_1.weight":

@@ -8,6 +8,8 @@ but which differ, so that they grow apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -15,6 +17,19 @@ from torch import Tensor
 
 APART = 0.5
 """How far the weights by which copies are read differ, as a share of the old weights' spread."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channels:
+    """Channels that another UNet has of a level's ``of``: ``chosen`` ``(n,)``, perhaps repeated."""
+
+    chosen: Tensor
+    of: int
+
+    def __add__(self, beside: Self) -> Self:
+        """Those of both, joined as an up block joins its state, this one, and a skip."""
+        joined = torch.cat([self.chosen, beside.chosen + self.of])
+        return type(self)(joined, self.of + beside.of)
 
 
 @torch.no_grad()
@@ -28,13 +43,14 @@ def widen(unet: UNet2DConditionModel, source: UNet2DConditionModel) -> None:
         ValueError: a level is narrower than the source's, or wider and has attention.
     """
     widths = zip(source.config.block_out_channels, unet.config.block_out_channels, strict=True)
-    maps = [copies(before, after, unet.config.norm_num_groups) for before, after in widths]
+    groups = unet.config.norm_num_groups
+    levels = [Channels(copies(before, after, groups), before) for before, after in widths]
     given = source.state_dict()
     for name, own in unet.state_dict().items():
         value = given[name]
         if name == "time_embedding.linear_1.weight":
             value = _between(value, own.shape[1])
-        value = mapped(name, value, maps)
+        value = mapped(name, value, levels)
         if value.shape != own.shape:
             raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(own.shape)}")
         own.copy_(value)
@@ -49,46 +65,40 @@ def copies(before: int, after: int, groups: int) -> Tensor:
     return (torch.arange(groups)[:, None] * small + within).flatten()
 
 
-def mapped(name: str, value: Tensor, maps: Sequence[Tensor]) -> Tensor:
-    """A UNet's tensor for another whose level i has the channels ``maps[i]``, its attention apart.
+def mapped(name: str, value: Tensor, levels: Sequence[Channels]) -> Tensor:
+    """A UNet's tensor for another that has these channels of its levels, attention apart.
 
-    Those that are not among them are not read.
+    Those that are not chosen are not read.
     """
-    written, read = _channels(name.split("."), maps)
+    written, read = _channels(name.split("."), levels)
     if value.ndim > 1 and read is not None:
-        value = _read(value, read)
+        value = _read(value, read.chosen)
     elif value.ndim == 1 and "norm" in name:
         written = read
-    return value if written is None else value[written]
+    return value if written is None else value[written.chosen]
 
 
-def _channels(parts: list[str], maps: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+def _channels(
+    parts: list[str], levels: Sequence[Channels]
+) -> tuple[Channels | None, Channels | None]:
     """Which channels a layer writes and reads; None: all of them, as they are."""
     if parts[0] == "conv_in":
-        return maps[0], None
+        return levels[0], None
     if parts[0] in ("conv_norm_out", "conv_out"):
-        return None, maps[0]
+        return None, levels[0]
     if parts[0] not in ("down_blocks", "up_blocks") or parts[2] == "attentions":
         return None, None
     down, layer = parts[0] == "down_blocks", int(parts[3])
-    level = int(parts[1]) if down else len(maps) - 1 - int(parts[1])
-    kind, own = parts[4], maps[level]
+    level = int(parts[1]) if down else len(levels) - 1 - int(parts[1])
+    kind, own = parts[4], levels[level]
     if kind == "time_emb_proj":
         return own, None
     if kind not in ("norm1", "conv1", "conv_shortcut"):
         return own, own
-    inner, outer = maps[min(level + 1, len(maps) - 1)], maps[max(level - 1, 0)]
+    inner, outer = levels[min(level + 1, len(levels) - 1)], levels[max(level - 1, 0)]
     if down:
         return own, outer if layer == 0 else own
-    return own, _joined(inner, own) if layer == 0 else _joined(own, outer)
-
-
-def _joined(hidden: Tensor, skipped: Tensor) -> Tensor:
-    """What an up block of one layer a level reads: its own state and a skip beside it.
-
-    The last channel of a level is among those of its map.
-    """
-    return torch.cat([hidden, skipped + hidden.max() + 1])
+    return own, inner + own if layer == 0 else own + outer  # of one layer a level
 
 
 def _read(weight: Tensor, channels: Tensor) -> Tensor:
