@@ -53,7 +53,8 @@ class Batch:
 class Batches:
     """Crops as latents, mirrored and recoloured at random, with their captions as tokens.
 
-    ``rows`` numbers the crops that are drawn from.
+    ``rows`` numbers the crops that are drawn from. Of two the one with the larger face is taken:
+    the engine cuts its regions more closely than most crops are cut.
     """
 
     def __init__(self, folder: Path, size: int, name: str = "train", device: str = "cpu") -> None:
@@ -70,7 +71,9 @@ class Batches:
         self.size, self.device = size, device
 
     def draw(self, generator: torch.Generator) -> Batch:
-        chosen = self.rows[torch.randint(len(self.rows), (self.size,), generator=generator)]
+        pairs = self.rows[torch.randint(len(self.rows), (self.size, 2), generator=generator)]
+        nearer = self.faces[pairs].sum((2, 3, 4)).argmax(1, keepdim=True)
+        chosen = pairs.gather(1, nearer)[:, 0]
         mirrored = torch.rand(self.size, generator=generator) < 0.5
         silent = torch.rand(self.size, generator=generator) < WITHOUT_CAPTION
         other = torch.rand(self.size, generator=generator) < RECOLOURED

@@ -87,7 +87,7 @@ class Variants(PromptBatches):
 class ToldBatches(PromptBatches):
     """The first rows are variants, the others portraits whose captions are true."""
 
-    asked = 0.25
+    asked = 0.125
     """Share of the variants in a batch."""
 
     def __init__(self, folder: Path, size: int, device: str = "cpu") -> None:

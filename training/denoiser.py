@@ -153,6 +153,9 @@ def main() -> None:
     parser.add_argument("--initial", type=Path, help="model in the diffusers layout")
     parser.add_argument("--gain", type=float, default=1.0, help="of latents since --initial")
     parser.add_argument("--louder", type=float, default=1.0, help="how much, once")
+    parser.add_argument(
+        "--decay", type=float, default=0.5, help="share of steps the rate falls over"
+    )
     given = prepare(parser)
     batches = ToldBatches(CROPS, given.batch, device=given.device)
     vocabulary = int(batches.tokens.max()) + 1
@@ -163,7 +166,7 @@ def main() -> None:
         adjust(model.unet, given.gain)
     model = placed(model, given.device)
     average = max(0.995, 1 - 20 / given.steps)
-    plan = Plan(given.steps, given.rate, decay=0.5, average=average, save_every=50)
+    plan = Plan(given.steps, given.rate, decay=given.decay, average=average, save_every=50)
     run = Run(model, plan, CHECKPOINT, given.seed)
     speak_up(run, empty_tokens(), given.louder)
     loss = DenoiserLoss(model, seen=PerceptualDistance(given.device), bf16=given.bf16)

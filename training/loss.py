@@ -19,7 +19,7 @@ RESTORED = 0.875
 ROLLED = 0.8
 """Share of those that are met where the model itself has led them."""
 
-ERASED = 0.06
+ERASED = 0.03
 """Share of restored faces of which nothing is left: a repaint at strength 1 begins at noise alone.
 At the last timestep SD1.5's betas leave some of the picture, whose absence would look grey."""
 

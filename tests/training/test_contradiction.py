@@ -47,8 +47,8 @@ def test_around_the_box_the_seen_one_stays(varied: Path) -> None:
 
 @pytest.mark.usefixtures("autoencoder")
 def test_a_batch_begins_with_variants(varied: Path) -> None:
-    batches = ToldBatches(varied, 8)
+    batches = ToldBatches(varied, 16)
     batch = batches.draw(torch.Generator().manual_seed(1))
     asked = batches.variants.draw(torch.Generator().manual_seed(1))
-    assert len(batch.tokens) == 8 and len(asked.tokens) == 2
+    assert len(batch.tokens) == 16 and len(asked.tokens) == 2
     assert torch.equal(batch.soft[:2], asked.soft)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from training.attributes import EYES, AttributeNet
 from training.autoencoder import as_tensor, decode
 from training.linear_code import linear_decoder, linear_encoder
-from training.perceptual import PerceptualDistance, around
+from training.perceptual import PerceptualDistance, around, discoloured, poses
 
 from afterdetail.types import RGB
 from training import perceptual
@@ -78,3 +78,24 @@ def test_what_is_looked_at_is_the_square_around_the_face(
     torch.testing.assert_close(
         seen[:, :1, middle, middle], expected[..., middle, middle], atol=1e-5, rtol=0
     )
+
+
+def test_a_view_shows_the_square_around_the_face_turned_mirrored_and_nearer() -> None:
+    drawn = poses(200, torch.Generator().manual_seed(0))
+    sides = torch.linalg.det(drawn[:, :2, :2]).abs().sqrt()
+    assert 0.7 <= sides.min() < 0.75 and 1.05 < sides.max() <= 1.1
+    turned = torch.rad2deg(torch.atan(drawn[:, 1, 0] / drawn[:, 0, 0]))
+    assert -15 <= turned.min() < -13 and 13 < turned.max() <= 15
+    mirrored = torch.linalg.det(drawn[:, :2, :2]) < 0
+    assert 70 < mirrored.sum() < 130
+    beside = drawn[:, :2, 2].abs() - (1 - sides).abs()[:, None]
+    assert beside.max() <= 1e-6
+
+
+def test_a_view_has_its_colours_or_each_channel_of_another_one() -> None:
+    drawn = discoloured(200, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.abs().sum(1), torch.ones(200, 3))
+    torch.testing.assert_close(drawn.abs().sum(2), torch.ones(200, 3))
+    inverted = drawn.sum((1, 2)) < 0
+    plain = (drawn == torch.eye(3)).all(1).all(1)
+    assert 30 < inverted.sum() < 70 and 85 < plain.sum() < 135
