@@ -1,4 +1,4 @@
-"""Small networks of the true layouts, with random weights, files of them, and a hub."""
+"""Small networks of the true layouts, with random weights, files of them, a hub, held-out faces."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from benchmarks.figures import Case
+from benchmarks.quality import find_cases
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
+from training.portraits import Portrait, read_portraits
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from afterdetail import Detailer
 from afterdetail.models.diffusion import DiffusionModel
 from afterdetail.models.single_file import SCHEDULE
 from afterdetail.models.tokenizer import PAD_OF_OPEN_CLIP, clip_tokenizer
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 HUB = runpy.run_path(str(Path(__file__).with_name("hub.py")))
 LAYOUT = runpy.run_path(str(Path(__file__).with_name("original_layout.py")))
+PORTRAITS = Path(__file__).parents[1] / "data" / "portraits"
 WORDS = 49408
 CPU = torch.device("cpu")
 
@@ -229,3 +234,24 @@ def hub() -> Iterator[Hub]:
 def machine(tmp_path: Path, hub: Hub) -> Machine:
     machine: Machine = HUB["Machine"](tmp_path, hub)
     return machine
+
+
+@pytest.fixture(scope="session")
+def portraits() -> list[Portrait]:
+    """Heads that the embedded models have not seen."""
+    return read_portraits(PORTRAITS)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Detailer]:
+    """The embedded models."""
+    with Detailer("tiny", device="cpu") as detailer:
+        yield detailer
+
+
+@pytest.fixture(scope="session")
+def cases(portraits: list[Portrait], embedded: Detailer) -> list[Case]:
+    """Those heads, degraded, with the face that is found in each."""
+    cases, missed = find_cases(portraits, embedded, len(portraits))
+    assert missed == 0
+    return cases

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from benchmarks.quality import find_cases
+from benchmarks.figures import Case
 from benchmarks.steering import LORAS, SKIN, WISHES, Painter, Setting
-from training.portraits import read_portraits
 
 from afterdetail import Detailer
 
-PORTRAITS = Path(__file__).parents[1] / "data" / "portraits"
 FACES = 2
 GUIDED, UNGUIDED = Setting(0.75, 7.5), Setting(0.75, 1)
 APART = {"laughs %": 35, "age": 1.5, "melanin": 0.3, "light hair %": 50}
@@ -20,10 +15,8 @@ APART = {"laughs %": 35, "age": 1.5, "melanin": 0.3, "light hair %": 50}
 
 
 @pytest.fixture(scope="module", params=LORAS)
-def painter(request: pytest.FixtureRequest) -> Iterator[Painter]:
-    with Detailer("tiny") as detailer:
-        cases, _ = find_cases(read_portraits(PORTRAITS), detailer, FACES)
-        yield Painter(detailer, request.param, cases)
+def painter(request: pytest.FixtureRequest, embedded: Detailer, cases: list[Case]) -> Painter:
+    return Painter(embedded, request.param, cases[:FACES])
 
 
 @pytest.mark.parametrize("name", APART)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,37 +10,18 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.figures import Case, Figures, mean, measure
-from benchmarks.quality import PLAIN, SHORT, Setting, find_cases, repaint, unsharp
+from benchmarks.quality import PLAIN, SHORT, Setting, repaint, unsharp
 from diffusers import AutoencoderKL
 from training.autoencoder import as_tensor
 from training.crops import cut
 from training.evaluate import round_trip
-from training.portraits import Portrait, read_portraits
+from training.portraits import Portrait
 
 import afterdetail
 from afterdetail import Detailer
 
-PORTRAITS = Path(__file__).parents[1] / "data" / "portraits"
 TINY = Path(afterdetail.__file__).parent / "models" / "tiny"
 MATCHED, STRONG = SHORT[1:]
-
-
-@pytest.fixture(scope="module")
-def portraits() -> list[Portrait]:
-    return read_portraits(PORTRAITS)
-
-
-@pytest.fixture(scope="module")
-def detailer() -> Iterator[Detailer]:
-    with Detailer("tiny") as detailer:
-        yield detailer
-
-
-@pytest.fixture(scope="module")
-def cases(portraits: list[Portrait], detailer: Detailer) -> list[Case]:
-    cases, missed = find_cases(portraits, detailer, len(portraits))
-    assert missed == 0
-    return cases
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +30,9 @@ def before(cases: list[Case]) -> Figures:
 
 
 @pytest.fixture(scope="module", params=[PLAIN, MATCHED], ids=str)
-def after(request: pytest.FixtureRequest, cases: list[Case], detailer: Detailer) -> Figures:
+def after(request: pytest.FixtureRequest, cases: list[Case], embedded: Detailer) -> Figures:
     how: Setting = request.param
-    paint = partial(repaint, detailer, how)
+    paint = partial(repaint, embedded, how)
     return mean([measure(case, paint(case)) for case in cases])
 
 
@@ -81,19 +61,19 @@ def test_repainted_faces_are_nearer_to_the_truth(before: Figures, after: Figures
 
 
 def test_at_a_high_strength_they_are_still_nearer(
-    before: Figures, cases: list[Case], detailer: Detailer
+    before: Figures, cases: list[Case], embedded: Detailer
 ) -> None:
-    paint = partial(repaint, detailer, STRONG)
+    paint = partial(repaint, embedded, STRONG)
     after = mean([measure(case, paint(case)) for case in cases])
     assert after.features < 0.8 * before.features
     assert after.landmarks < 0.75 * before.landmarks
 
 
 def test_at_full_strength_a_face_is_painted_that_fits_what_is_around_it(
-    cases: list[Case], detailer: Detailer
+    cases: list[Case], embedded: Detailer
 ) -> None:
     """An earlier ``tiny``, which was never shown noise alone, painted grey: 100 and 7.2."""
-    paint = partial(repaint, detailer, replace(PLAIN, strength=1.0))
+    paint = partial(repaint, embedded, replace(PLAIN, strength=1.0))
     after = mean([measure(case, paint(case)) for case in cases])
     assert after.meshed == 1
     assert after.features < 60
@@ -101,10 +81,10 @@ def test_at_full_strength_a_face_is_painted_that_fits_what_is_around_it(
 
 
 def test_what_is_sharp_already_stays_so_and_no_border_shows(
-    cases: list[Case], detailer: Detailer
+    cases: list[Case], embedded: Detailer
 ) -> None:
     intact = [replace(case, soft=case.truth) for case in cases]
-    after = mean([measure(case, repaint(detailer, PLAIN, case)) for case in intact])
+    after = mean([measure(case, repaint(embedded, PLAIN, case)) for case in intact])
     assert after.psnr > 33
     assert after.features < 3
     assert after.seam == pytest.approx(1, abs=0.05)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,18 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.figures import Case, Figures, mean, measure
-from benchmarks.quality import PLAIN, Setting, find_cases, repaint
+from benchmarks.quality import PLAIN, Setting, repaint
 from PIL import Image
 from safetensors.torch import load_file
-from training.portraits import read_portraits
 
 import afterdetail
 from afterdetail import Detailer
 from afterdetail.options import Base
 from afterdetail.types import RGB
 
-PORTRAITS = Path(__file__).parents[1] / "data" / "portraits"
 MODELS = Path(afterdetail.__file__).parent / "models"
 REFINED = replace(PLAIN, use_refiner=True)
 LORAS = {Base.SD15: "tiny-tan", Base.SDXL: "tiny-xl-tan"}
-
-
-@pytest.fixture(scope="module")
-def detailer() -> Iterator[Detailer]:
-    with Detailer("tiny", device="cpu") as detailer:
-        yield detailer
-
-
-@pytest.fixture(scope="module")
-def cases(detailer: Detailer) -> list[Case]:
-    cases, missed = find_cases(read_portraits(PORTRAITS), detailer, 8)
-    assert missed == 0
-    return cases
 
 
 @pytest.fixture(scope="module", params=[PLAIN, REFINED], ids=["base", "base and refiner"])
@@ -77,10 +61,10 @@ def paint(detailer: Detailer, case: Case, base: Base, **options: Any) -> RGB:
 
 
 def test_each_base_paints_the_same_face_with_the_same_seed_and_another_than_the_other(
-    detailer: Detailer, cases: list[Case]
+    embedded: Detailer, cases: list[Case]
 ) -> None:
     first, again, other = (
-        paint(detailer, cases[0], base) for base in (Base.SDXL, Base.SDXL, Base.SD15)
+        paint(embedded, cases[0], base) for base in (Base.SDXL, Base.SDXL, Base.SD15)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -88,19 +72,19 @@ def test_each_base_paints_the_same_face_with_the_same_seed_and_another_than_the_
 
 @pytest.mark.parametrize("base", LORAS)
 def test_a_lora_acts_by_its_weight_and_not_at_all_at_zero(
-    detailer: Detailer, cases: list[Case], base: Base
+    embedded: Detailer, cases: list[Case], base: Base
 ) -> None:
-    plain = paint(detailer, cases[0], base).astype(int)
+    plain = paint(embedded, cases[0], base).astype(int)
     moved = [
-        np.abs(paint(detailer, cases[0], base, loras={LORAS[base]: weight}) - plain).mean()
+        np.abs(paint(embedded, cases[0], base, loras={LORAS[base]: weight}) - plain).mean()
         for weight in (0.0, 0.5, 1.0)
     ]
     assert moved[0] == 0 < moved[1] < moved[2]
 
 
-def test_sizes_that_it_is_told_reach_tiny_xl_alone(detailer: Detailer, cases: list[Case]) -> None:
+def test_sizes_that_it_is_told_reach_tiny_xl_alone(embedded: Detailer, cases: list[Case]) -> None:
     def told(base: Base, size: str | None) -> RGB:
-        return paint(detailer, cases[0], base, size_conditioning=size)
+        return paint(embedded, cases[0], base, size_conditioning=size)
 
     assert np.array_equal(told(Base.SDXL, None), told(Base.SDXL, "128x128"))
     assert not np.array_equal(told(Base.SDXL, None), told(Base.SDXL, "32x32+8+0"))
