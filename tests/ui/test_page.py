@@ -112,6 +112,7 @@ def test_before_and_after_are_compared_with_the_mouse(page: Page, two_faces: Pat
     page.drop(two_faces)
     page.wait_for("#seen", "This would be repainted")
     page.page.locator("#go").click()
+    page.wait_for("#progress", "Repainted")  # until then the page moves
     box = page.page.locator("#compare .frame").bounding_box()
     page.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 9)
     page.page.mouse.down()
