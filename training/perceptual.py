@@ -58,7 +58,10 @@ class PerceptualDistance:
             chosen = rows.to(face.device)
             squares = corners(face[chosen]) @ poses(len(rows), generator).to(face.device)
             colours = discoloured(len(rows), generator).to(face.device)
-            views = [_view(picture[chosen], squares, colours) for picture in pictures]
+            views = [
+                torch.einsum("bij,bjhw->bihw", colours, cut_out(picture[chosen], squares))
+                for picture in pictures
+            ]
             seen = seen.index_add(0, chosen, _apart(net, *views))
         return seen / LOOKS
 
@@ -70,17 +73,12 @@ def _apart(net: AttributeNet, first: Tensor, second: Tensor) -> Tensor:
     return features_apart(seen, wanted) + ANSWERS * answers
 
 
-def around(face: Tensor, pictures: Tensor) -> Tensor:
-    """The square around each face, enlarged to the size of the pictures, ``(B, 3, H, W)``.
+def corners(face: Tensor) -> Tensor:
+    """Where the square around each face lies: ``(B, 2, 3)``, what ``affine_grid`` takes.
 
     Args:
         face: ``(B, 1, h, w)``, more than 0 inside a box that is not empty.
     """
-    return _cut(pictures, corners(face))
-
-
-def corners(face: Tensor) -> Tensor:
-    """Where the square around each face lies: ``(B, 2, 3)``, what ``affine_grid`` takes."""
     edges = [_extent((face > 0).amax((1, axis))) for axis in (2, 3)]  # across, then down
     side = torch.stack([end - start for start, end in edges]).amax(0)
     middles = [
@@ -93,14 +91,11 @@ def corners(face: Tensor) -> Tensor:
     return squares
 
 
-def _cut(pictures: Tensor, squares: Tensor) -> Tensor:
+def cut_out(pictures: Tensor, squares: Tensor) -> Tensor:
+    """What lies in each square, enlarged to the size of the pictures, ``(B, 3, H, W)``."""
     grid = functional.affine_grid(squares, list(pictures.shape), align_corners=False)
     cut: Tensor = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     return cut
-
-
-def _view(pictures: Tensor, squares: Tensor, colours: Tensor) -> Tensor:
-    return torch.einsum("bij,bjhw->bihw", colours, _cut(pictures, squares))
 
 
 def poses(count: int, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from training.attributes import EYES, AttributeNet
 from training.autoencoder import as_tensor, decode
 from training.linear_code import linear_decoder, linear_encoder
-from training.perceptual import PerceptualDistance, around, discoloured, poses
+from training.perceptual import PerceptualDistance, corners, cut_out, discoloured, poses
 
 from afterdetail.types import RGB
 from training import perceptual
@@ -72,7 +72,7 @@ def test_what_is_looked_at_is_the_square_around_the_face(
     top, left, side = cut
     inside = picture[None, None, top : top + side, left : left + side]
     expected = functional.interpolate(inside, (128, 128), mode="bilinear")
-    seen = around(face, picture.expand(1, 3, -1, -1))
+    seen = cut_out(picture.expand(1, 3, -1, -1), corners(face))
     assert seen.shape == (1, 3, 128, 128)
     middle = slice(2, -2)  # beyond the border of the cut another picture lies
     torch.testing.assert_close(
