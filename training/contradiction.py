@@ -6,7 +6,7 @@ InstructPix2Pix, Brooks et al. 2023, is trained on pairs of pictures and what di
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, permutations
 from operator import itemgetter
 from pathlib import Path
 
@@ -21,6 +21,10 @@ from training.crops import crop_seeds
 
 BLOTS = (1, 2, 4, 8)
 """Latent pixels that one blot of a blurred picture is wide."""
+
+AGED = 0.5
+"""Share of variants that are sure to be of another age, which changes least of a face and is heard
+the most faintly. Of the others some are so, too."""
 
 
 class PromptBatches(Batches):
@@ -45,9 +49,18 @@ class Variants(PromptBatches):
         self, folder: Path, size: int, name: str = "variants", device: str = "cpu"
     ) -> None:
         super().__init__(folder, size, name, device)
+        said = [phrases(caption) for caption in self.captions]
         rows = enumerate(crop_seeds(folder, name))
-        self.heads = [[row for row, _ in head] for _, head in groupby(rows, itemgetter(1))]
-        """The rows of each."""
+        heads = [[row for row, _ in head] for _, head in groupby(rows, itemgetter(1))]
+        self.pairs = [
+            (seen, wanted)
+            for head in heads
+            for seen, wanted in permutations(head, 2)
+            if said[seen] != said[wanted] and len(said[seen]) <= len(said[wanted])
+        ]
+        """Two rows of one head; the second's caption leaves nothing of the first's unsaid."""
+        self.aged = [pair for pair in self.pairs if said[pair[0]][0] != said[pair[1]][0]]
+        """Those of them whose captions begin differently, with "an old man" and "a young man"."""
 
     def draw(self, generator: torch.Generator) -> Batch:
         pairs = [self.pair(generator) for _ in range(self.size)]
@@ -70,13 +83,10 @@ class Variants(PromptBatches):
         )
 
     def pair(self, generator: torch.Generator) -> tuple[int, int]:
-        """Two rows of one head; the second's caption leaves nothing of the first's unsaid."""
-        while True:
-            head = self.heads[int(torch.randint(len(self.heads), (), generator=generator))]
-            first, second = (head[i] for i in torch.randperm(len(head), generator=generator)[:2])
-            said = [len(phrases(self.captions[row])) for row in (first, second)]
-            if said[1] >= said[0] and self.captions[first] != self.captions[second]:
-                return first, second
+        """Which row is seen and which is wanted."""
+        aged = float(torch.rand((), generator=generator)) < AGED
+        pairs = self.aged if aged and self.aged else self.pairs
+        return pairs[int(torch.randint(len(pairs), (), generator=generator))]
 
     def asked(self, seen: int, wanted: int, generator: torch.Generator) -> str:
         """A prompt that names what is to be changed."""
@@ -87,7 +97,7 @@ class Variants(PromptBatches):
 class ToldBatches(PromptBatches):
     """The first rows are variants, the others portraits whose captions are true."""
 
-    asked = 0.125
+    asked = 0.25
     """Share of the variants in a batch."""
 
     def __init__(self, folder: Path, size: int, device: str = "cpu") -> None:

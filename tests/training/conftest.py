@@ -54,7 +54,7 @@ def crops(portraits: list[Portrait], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def varied(portraits: list[Portrait], crops: Path) -> Path:
     """Two heads of three variants each, beside the crops."""
-    captions = ["a man, sad", "a man, smiling, bald", "a man, angry"]
+    captions = ["a man, sad", "a man, smiling, bald", "a old man, angry"]
     heads = [
         replace(portrait, seed=seed, caption=caption)
         for seed, three in ((8, portraits[:3]), (9, portraits[3:]))
