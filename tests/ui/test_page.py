@@ -112,12 +112,16 @@ def test_before_and_after_are_compared_with_the_mouse(page: Page, two_faces: Pat
     page.drop(two_faces)
     page.wait_for("#seen", "This would be repainted")
     page.page.locator("#go").click()
-    page.wait_for("#progress", "Repainted")  # until then the page moves
-    box = page.page.locator("#compare .frame").bounding_box()
-    page.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 9)
+    page.page.wait_for_function(
+        "[...document.querySelectorAll('#compare img')].filter(seen => seen.naturalWidth).length"
+        " == 2"
+    )
+    frame = page.page.locator("#compare .frame")
+    frame.hover(position={"x": 250, "y": 9})  # waits until the page moves no longer
     page.page.mouse.down()
-    page.page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 9)
-    assert page.page.locator("#compare input[type=range]").input_value() == "20"
+    frame.hover(position={"x": 0.2 * frame.bounding_box()["width"], "y": 9})
+    slider = page.page.locator("#compare input[type=range]")
+    assert slider.input_value() == "20"
 
 
 @pytest.mark.parametrize("how", ["stop", "leave"])
