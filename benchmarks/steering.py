@@ -43,8 +43,8 @@ MANY_STEPS = 40
 class Wish:
     """An attribute, two prompts that pull it down and up, and how the classifier tells it.
 
-    The prompts are phrases of captions. ``answers`` of a choice count together, as a share; an
-    attribute without them is a number.
+    The prompts are phrases of captions; ``{person}`` is a man or a woman, as the face is.
+    ``answers`` of a choice count together, as a share; an attribute without them is a number.
     """
 
     name: str
@@ -68,11 +68,17 @@ class Wish:
         return measure.middle + measure.spread * float(numbers[:, column].mean())
 
 
+def said_of(portrait: Portrait, prompt: str) -> str:
+    """A wish's prompt, said of this person."""
+    person = "woman" if portrait.attributes["gender"] == "female" else "man"
+    return prompt.format(person=person)
+
+
 SKIN = Wish("melanin", "pale skin", "dark skin", "melanin")
 WISHES = (
     Wish("laughs %", "sad", "laughing", "expr", ("laughing",)),
     Wish("smiles %", "sad", "smiling", "expr", ("smiling", "laughing")),
-    Wish("age", "young woman", "old woman", "age"),
+    Wish("age", "young {person}", "old {person}", "age"),
     SKIN,
     Wish("light hair %", "black hair", "white hair", "hair_color", ("blond", "grey", "white")),
 )
@@ -133,7 +139,7 @@ class Painter:
         return [
             self.detailer.detail(
                 case.soft,
-                prompt=prompt,
+                prompt=said_of(case.portrait, prompt),
                 strength=how.strength,
                 cfg_scale=how.cfg_scale,
                 color_match=how.color_match,
@@ -159,7 +165,7 @@ def truth_row(held: Sequence[Portrait]) -> str:
     """What the classifier says of the truth, where it is what the prompts name."""
 
     def mean(wish: Wish, phrase: str) -> float:
-        named = [portrait for portrait in held if phrase in portrait.caption]
+        named = [portrait for portrait in held if said_of(portrait, phrase) in portrait.caption]
         return told(wish, named, (portrait.read() for portrait in named))
 
     cells = [f"{mean(wish, wish.down):.3g} → {mean(wish, wish.up):.3g}" for wish in WISHES]
@@ -217,7 +223,7 @@ def take(portraits: Path, count: int, models: Sequence[str], few: int) -> str:
         loras = [shown(lora_row(painter, how)) for painter in painters for how in PLAIN]
         tried = list(Sampler) if few else []
         samplers = [shown(convergence_row(last, PLAIN[0], sampler)) for sampler in tried]
-    heads = [f"{wish.name}: “{wish.down}” → “{wish.up}”" for wish in WISHES]
+    heads = [f"{wish.name}: “{wish.down}” → “{wish.up}”".format(person="person") for wish in WISHES]
     lines = [
         heading("Do the embedded models do what they are told?", ("torch", "diffusers")),
         f"{count} held-out rendered portraits, degraded, repainted with DDIM, {STEPS} steps, the"
