@@ -14,6 +14,7 @@ the target leads to the sharp one. It needs the ``EYES`` of ``training.attribute
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -168,8 +169,14 @@ def main() -> None:
     average = max(0.995, 1 - 20 / given.steps)
     plan = Plan(given.steps, given.rate, decay=given.decay, average=average, save_every=50)
     run = Run(model, plan, CHECKPOINT, given.seed)
-    speak_up(run, empty_tokens(), given.louder)
-    loss = DenoiserLoss(model, seen=PerceptualDistance(given.device), bf16=given.bf16)
+    empty = empty_tokens().to(given.device)
+    speak_up(run, empty, given.louder)
+    loss = DenoiserLoss(
+        model,
+        seen=PerceptualDistance(given.device),
+        silence=lambda batch: replace(batch, tokens=empty.expand_as(batch.tokens)),
+        bf16=given.bf16,
+    )
     run.train(lambda generator: loss(batches.draw(generator), generator))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -30,7 +31,14 @@ GAIN = SPREAD[0] / 4
 """How loud latents are beside those whose noise is as SD1.5's betas say: what is weighed by noise
 is weighed by noise / GAIN."""
 
+GUIDED = 0.5
+"""Share of the rows led where the model itself goes that it is guided there."""
+
+GUIDANCE = (1.0, 7.5)
+"""The least and the greatest guidance scale of those."""
+
 Seen: TypeAlias = Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]
+Silence: TypeAlias = Callable[[Batch], Batch]
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -54,6 +62,10 @@ class DenoiserLoss:
     wanted leads to the sharp latent. What the error adds to it is bounded by GAIN / r0, after a
     step by GAIN / r; the loss is weighted so that no level outweighs the others.
 
+    Guidance exaggerates, and the more steps it does so, the farther from any face. So some of those
+    steps are guided, and half of the rows that were go on without their captions: with and without,
+    the model learns to end such a repaint at the face that was wanted.
+
     Squared errors alone ask for the mean of all faces that it might be, which is blurred. ``seen``
     looks at the picture that is predicted, as a perceptual loss does (Johnson et al. 2016).
 
@@ -63,6 +75,7 @@ class DenoiserLoss:
         rolled: share of those that the model takes a step with.
         seen: how different two stacks of latents ``(B, C, h, w)`` look around faces
             ``(B, 1, h, w)``: ``(B,)``, drawing what it draws; None: nobody looks.
+        silence: a batch without its captions; None: no step is guided.
         bf16: whether the model runs in bfloat16, which some processors multiply twice as fast.
     """
 
@@ -73,12 +86,13 @@ class DenoiserLoss:
         restored: float = RESTORED,
         rolled: float = ROLLED,
         seen: Seen | None = None,
+        silence: Silence | None = None,
         bf16: bool = False,
     ) -> None:
         alphas = new_scheduler().alphas_cumprod
         self.model, self.alpha, self.sigma = model, alphas.sqrt(), (1 - alphas).sqrt()
         self.below, self.restored, self.rolled, self.seen = below, restored, rolled, seen
-        self.bf16 = bf16
+        self.silence, self.bf16 = silence, bf16
         self.erased = ERASED if below == 1000 else 0.0  # a refiner is never the first
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -98,9 +112,13 @@ class DenoiserLoss:
             begun = batch.sharp + torch.maximum(inside, 1 - counted) * error
             way = torch.rand(len(begin), generator=generator).mul(2).clamp_max(1)
             times = begin, (steps + way * (begin - steps)).long(), steps
-            moved = self._roll(begun[:rolled], noise[:rolled], times, batch.rows(slice(rolled)))
+            scales = self._scales(rolled, generator)
+            moved = self._roll(
+                begun[:rolled], noise[:rolled], times, batch.rows(slice(rolled)), scales
+            )
             noised[:rolled] = torch.where(inside[:rolled] > 0, moved, noised[:rolled])
             bound[:rolled] = (sigma / alpha)[:rolled]
+            batch = self._silenced(batch, scales, generator)
         target = (noised - alpha * batch.sharp) / sigma
         found = self._predict(noised, steps, batch)
         squared = (found - target).square()
@@ -134,7 +152,14 @@ class DenoiserLoss:
         return begin, steps
 
     @torch.no_grad()
-    def _roll(self, begun: Tensor, noise: Tensor, times: Sequence[Tensor], batch: Batch) -> Tensor:
+    def _roll(
+        self,
+        begun: Tensor,
+        noise: Tensor,
+        times: Sequence[Tensor],
+        batch: Batch,
+        scales: Tensor,
+    ) -> Tensor:
         """Where DDIM leads from the latents begun with, in steps from each time to the next."""
         alpha, sigma = self._levels(times[0], noise)
         noised = alpha * begun + sigma * noise
@@ -142,12 +167,39 @@ class DenoiserLoss:
             moving = (start != end).nonzero()[:, 0]
             if len(moving):
                 before = noised[moving]
-                found = self._predict(before, start[moving], batch.rows(moving))
+                found = self._guided(before, start[moving], batch.rows(moving), scales[moving])
                 alpha, sigma = self._levels(start[moving], before)
                 sharp = (before - sigma * found) / alpha
                 alpha, sigma = self._levels(end[moving], before)
                 noised[moving] = alpha * sharp + sigma * found
         return noised
+
+    def _guided(self, noised: Tensor, steps: Tensor, batch: Batch, scales: Tensor) -> Tensor:
+        """The noise found with guidance (Ho and Salimans 2022) of scales ``(B,)``."""
+        found = self._predict(noised, steps, batch)
+        rows = (scales != 1).nonzero()[:, 0]
+        if self.silence is not None and len(rows):
+            plain = self._predict(noised[rows], steps[rows], self.silence(batch.rows(rows)))
+            found[rows] = plain + per_row(scales[rows], plain) * (found[rows] - plain)
+        return found
+
+    def _scales(self, count: int, generator: torch.Generator) -> Tensor:
+        """Guidance scales ``(B,)``; 1 is none."""
+        if self.silence is None:
+            return torch.ones(count)
+        least, most = GUIDANCE
+        scales = least + (most - least) * torch.rand(count, generator=generator)
+        return torch.where(torch.rand(count, generator=generator) < GUIDED, scales, 1.0)
+
+    def _silenced(self, batch: Batch, scales: Tensor, generator: torch.Generator) -> Batch:
+        """Half of the first rows, those that were guided, without their captions."""
+        if self.silence is None:
+            return batch
+        silent = torch.zeros(len(batch.tokens), dtype=torch.bool)
+        silent[: len(scales)] = (scales != 1) & (torch.rand(len(scales), generator=generator) < 0.5)
+        tokens = self.silence(batch).tokens
+        where = silent[:, None].to(tokens.device)
+        return replace(batch, tokens=torch.where(where, tokens, batch.tokens))
 
     def _predict(self, noised: Tensor, steps: Tensor, batch: Batch) -> Tensor:
         with torch.autocast(noised.device.type, torch.bfloat16, enabled=self.bf16):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from training.batches import Batch
-from training.loss import DenoiserLoss, new_scheduler
+from training.loss import RESTORED, ROLLED, DenoiserLoss, Silence, new_scheduler
 
 
 def _batch(count: int) -> Batch:
@@ -68,12 +68,53 @@ def test_steps_of_the_models_own_are_those_of_ddim(steps: int) -> None:
     times = list(scheduler.timesteps[:, None].expand(steps, 2))
     oracle = Oracle(batch.sharp + 0.3)
     noise = torch.randn(batch.sharp.shape, generator=torch.Generator().manual_seed(3))
-    moved = DenoiserLoss(oracle)._roll(batch.soft, noise, times, batch)
+    moved = DenoiserLoss(oracle)._roll(batch.soft, noise, times, batch, torch.ones(2))
     expected = scheduler.add_noise(batch.soft, noise, times[0])
     for time in times[:-1]:
         predicted = oracle(expected, time, batch.tokens)
         expected = scheduler.step(predicted, time[0], expected).prev_sample
     torch.testing.assert_close(moved, expected, atol=1e-4, rtol=1e-4)
+
+
+class Told(nn.Module):
+    """Finds as much noise as the caption says, in tenths."""
+
+    tokens: Tensor
+
+    def forward(self, noised: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002
+        self.tokens = tokens
+        return torch.zeros_like(noised) + tokens[:, :1, None, None] / 10
+
+
+def _silent(batch: Batch) -> Batch:
+    return replace(batch, tokens=torch.zeros_like(batch.tokens))
+
+
+def test_guided_steps_do_so_many_times_what_the_caption_says() -> None:
+    batch = _batch(2)
+    noise = torch.randn(batch.sharp.shape, generator=torch.Generator().manual_seed(3))
+    times = [torch.tensor([time, time]) for time in (600, 300, 100)]
+
+    def led(loss: DenoiserLoss, tokens: list[int], scales: list[float]) -> Tensor:
+        said = replace(batch, tokens=torch.tensor(tokens)[:, None].expand(2, 77))
+        return loss._roll(batch.soft, noise, times, said, torch.tensor(scales))
+
+    guided = led(DenoiserLoss(Told(), silence=_silent), [3, 3], [1.0, 5.0])
+    torch.testing.assert_close(guided, led(DenoiserLoss(Told()), [3, 15], [1.0, 1.0]))
+
+
+@pytest.mark.parametrize(("silence", "least", "most"), [(None, 0, 0), (_silent, 5, 20)])
+def test_half_of_those_that_were_guided_go_on_without_their_captions(
+    silence: Silence | None, least: int, most: int
+) -> None:
+    batch = _batch(64)
+    batch = replace(batch, tokens=batch.tokens + 3)
+    loss = DenoiserLoss(model := Told(), silence=silence)
+    loss(batch, torch.Generator().manual_seed(1))
+    silent = (model.tokens == 0).all(1)
+    rolled = round(ROLLED * round(RESTORED * 64))
+    assert least <= int(silent[:rolled].sum()) <= most
+    assert not silent[rolled:].any()
 
 
 def test_what_is_seen_counts_for_restored_rows_where_the_loss_counts() -> None:
