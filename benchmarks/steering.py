@@ -29,6 +29,12 @@ from benchmarks.figures import BLUR, Case, face_crop
 from benchmarks.heading import heading
 from benchmarks.quality import DETECTOR, PADDING, PORTRAITS, find_cases
 
+AGED = Path(__file__).parents[1] / "tests" / "data" / "aged"
+"""Heads rendered young and old and otherwise alike, in pairs, the young one first."""
+
+AGES = (8.0, 80.0)
+"""Of the portraits' heads. Repainted ones that look younger or older than any count as these."""
+
 RESULTS = Path(__file__).with_name("results") / "steering.md"
 DILATION = 40
 """So much that most of the hair is repainted too."""
@@ -65,7 +71,8 @@ class Wish:
         column, measure = next(
             (column, m) for column, m in enumerate(MEASURES) if m.name == self.attribute
         )
-        return measure.middle + measure.spread * float(numbers[:, column].mean())
+        values = measure.middle + measure.spread * numbers[:, column]
+        return float((values.clamp(*AGES) if measure.name == "age" else values).mean())
 
 
 def said_of(portrait: Portrait, prompt: str) -> str:
@@ -172,6 +179,16 @@ def truth_row(held: Sequence[Portrait]) -> str:
     return f"| faces that are so | {' | '.join(cells)} |"
 
 
+def aged_row() -> str:
+    """What the classifier says of age where nothing else differs."""
+    heads = read_portraits(AGED)
+    age = next(wish for wish in WISHES if wish.name == "age")
+    halves = (told(age, half, (head.read() for head in half)) for half in (heads[::2], heads[1::2]))
+    shown = " → ".join(f"{years:.3g}" for years in halves)
+    cells = [shown if wish is age else "" for wish in WISHES]
+    return f"| heads rendered both ways | {' | '.join(cells)} |"
+
+
 def prompts_row(painter: Painter, how: Setting) -> str:
     cells = []
     for wish in tqdm(WISHES, f"{painter.model}, {how}", mininterval=10):
@@ -233,7 +250,7 @@ def take(portraits: Path, count: int, models: Sequence[str], few: int) -> str:
         "",
         "## Prompts and guidance",
         "",
-        *table(heads, [truth_row(held), *prompts]),
+        *table(heads, [truth_row(held), aged_row(), *prompts]),
         "## LoRAs",
         "",
         "Melanin by the weight of the LoRA, without a prompt.",

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise, permutations
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -84,6 +85,21 @@ MEASURES: Final = (
     Measure("yaw", 0.0, 25.0),
     Measure("pitch", 0.0, 10.0),
 )
+
+
+AGE = len(CHOICES)
+"""The column of it among the labels: it is the first of the measures."""
+
+APART = 0.75
+"""In spreads, 15 years: as much older the old one of two renders of a head is at least."""
+
+TOLD_APART = 3.0
+"""How much it counts that a head is told to be older than itself, beside everything else. Portraits
+alone teach that grey hair is old: so taught, a classifier puts 1 year between two renders of one
+head 41 years apart."""
+
+SHARP = 0.75
+"""Share of sharp crops."""
 
 
 class AttributeNet(nn.Module):
@@ -181,17 +197,27 @@ def accuracy(scores: Tensor, wanted: Tensor) -> dict[str, float]:
 
 
 class Crops:
-    """Crops, three quarters of them sharp, with their portraits' labels."""
+    """Crops, most of them sharp, with their portraits' labels.
+
+    ``portraits`` are in the order in which they were packed; those that were not are passed over.
+    """
 
     def __init__(self, folder: Path, portraits: Sequence[Portrait], name: str) -> None:
         self.sharp = np.load(folder / f"{name}-sharp.npy", mmap_mode="r")
         self.soft = np.load(folder / f"{name}-soft.npy", mmap_mode="r")
-        by_seed = {portrait.seed: portrait for portrait in portraits}
-        self.labels = labels([by_seed[seed] for seed in crop_seeds(folder, name)])
+        seeds = crop_seeds(folder, name)
+        there = set(seeds)
+        packed = [portrait for portrait in portraits if portrait.seed in there]
+        again = len(seeds) // len(packed)
+        assert seeds == [portrait.seed for portrait in packed] * again, "of other portraits"
+        self.labels = labels(packed).repeat(again, 1)
+        held = torch.tensor([portrait.held_out for portrait in packed]).repeat(again)
+        self.rows = torch.arange(len(seeds)) if name == "held" else (~held).nonzero()[:, 0]
+        """What is drawn from: no held-out head's."""
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(len(self.sharp), (size,), generator=generator)
-        kinds = torch.rand(size, generator=generator) < 0.75
+        chosen = self.rows[torch.randint(len(self.rows), (size,), generator=generator)]
+        kinds = torch.rand(size, generator=generator) < SHARP
         rows = [
             (self.sharp if sharp else self.soft)[index]
             for index, sharp in zip(chosen.tolist(), kinds.tolist(), strict=True)
@@ -199,19 +225,58 @@ class Crops:
         return as_tensor(np.stack(rows)), self.labels[chosen]
 
 
+class AgedCrops(Crops):
+    """Crops of heads rendered both young and old (``training.variants``), in pairs."""
+
+    def __init__(self, folder: Path, portraits: Sequence[Portrait]) -> None:
+        super().__init__(folder, portraits, "variants")
+        rows = zip(crop_seeds(folder, "variants"), range(len(self.labels)), strict=True)
+        heads = [[row for _, row in head] for _, head in groupby(rows, itemgetter(0))]
+        trained = set(self.rows.tolist())
+        ages = self.labels[:, AGE].tolist()
+        self.pairs = torch.tensor(
+            [
+                (young, old)
+                for head in heads
+                for young, old in permutations(head, 2)
+                if young in trained and ages[old] - ages[young] > APART
+            ]
+        )
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The young ones, then the old ones."""
+        chosen = self.pairs[torch.randint(len(self.pairs), (size // 2,), generator=generator)].T
+        sharp = float(torch.rand((), generator=generator)) < SHARP
+        crops = (self.sharp if sharp else self.soft)[chosen.flatten().numpy()]
+        return as_tensor(crops), self.labels[chosen.flatten()]
+
+
+def apart_loss(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Squared error of how much older the second half is than the first."""
+    younger, older = (scores[:, -len(MEASURES)] - wanted[:, AGE]).chunk(2)
+    return (older - younger).square().mean()
+
+
 def main() -> None:
     parser = options(__doc__, steps=1500, batch=32)
     parser.add_argument("portraits", type=Path, help="folder with metadata.jsonl and img/")
+    parser.add_argument("--variants", type=Path, help="heads rendered young and old, too")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     given = prepare(parser)
     portraits = read_portraits(given.portraits)
     crops, held = (Crops(CROPS, portraits, name) for name in ("train", "held"))
+    aged = AgedCrops(CROPS, read_portraits(given.variants)) if given.variants else None
     net = AttributeNet()
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(generator: torch.Generator) -> Tensor:
         pictures, wanted = crops.draw(given.batch, generator)
-        return loss_of(net(pictures), wanted)
+        loss = loss_of(net(pictures), wanted)
+        if aged is not None:
+            pictures, wanted = aged.draw(given.batch, generator)
+            scores = net(pictures)
+            loss = loss + loss_of(scores, wanted) + TOLD_APART * apart_loss(scores, wanted)
+        return loss
 
     checkpoint = (CROPS.parent / given.out.stem).with_suffix(".pt")
     run = Run(net, Plan(given.steps, 2e-3, average=0.99), checkpoint, given.seed)

@@ -1,6 +1,6 @@
 """Renders heads several times, each time with another attribute: what a prompt can ask for.
 
-    python -m training.variants RENDER OUT [--first 200000] [--count 400]
+    python -m training.variants RENDER OUT [--first 200000] [--count 600]
 
 ``RENDER`` is the folder of the portraits' renderer (``render.py``); this command alone runs where
 its packages are installed (mitsuba, mitsuba-oidn, opencv-python-headless), not the project's. It
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("render", type=Path, help="folder of the portraits' renderer")
     parser.add_argument("out", type=Path)
     parser.add_argument("--first", type=int, default=200000, help="seed of the first head")
-    parser.add_argument("--count", type=int, default=400, help="heads, with their variants")
+    parser.add_argument("--count", type=int, default=600, help="heads, with their variants")
     given = parser.parse_args()
     sys.path.insert(0, str(given.render))
     renderer = import_module("render")
