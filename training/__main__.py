@@ -39,7 +39,7 @@ def commands(given: argparse.Namespace) -> list[list[str]]:
         *([] if (CROPS / "train.jsonl").exists() else [["crops", portraits, *crops]]),
         *([] if (CROPS / "variants.jsonl").exists() else [["crops", variants, *crops, *VARIANTS]]),
         classifier(0, 1500, WEIGHTS),
-        classifier(7, 1200, JUDGE),
+        [*classifier(7, 1900, JUDGE), "--variants", variants],
         *(classifier(eye.seed, eye.steps, eye.weights) for eye in EYES),
         ["autoencoder"],
         ["evaluate"],

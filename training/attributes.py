@@ -1,13 +1,15 @@
 """Trains a small classifier of what the portraits' captions name.
 
     python -m training.attributes PORTRAITS [--steps 1500]
-    python -m training.attributes PORTRAITS --seed 7 --steps 1200 --out benchmarks/judge.safetensors
+    python -m training.attributes PORTRAITS --variants VARIANTS --seed 7 --steps 1900 \\
+        --out benchmarks/judge.safetensors
     python -m training.attributes PORTRAITS --seed 1 --out build/training/eye-1.safetensors
 
 Its layers are the feature distance of ``benchmarks.quality``. It learns from sharp and degraded
-crops alike and is written next to the benchmarks, fp16. The second line makes one that answers
-better, by which ``benchmarks.steering`` tells whether prompts steer; the third one of ``EYES``, for
-``training.denoiser`` to learn from: no model is trained on those that measure it.
+crops alike and is written next to the benchmarks, fp16. The second line makes one that also tells
+how old a face is whose hair does not say it; by its answers ``benchmarks.steering`` tells whether
+prompts steer. The third makes one of ``EYES``, for ``training.denoiser`` to learn from: no model is
+trained on those that measure it.
 """
 
 from __future__ import annotations

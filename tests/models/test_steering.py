@@ -10,12 +10,8 @@ from afterdetail import Detailer
 
 FACES = 2
 GUIDED, UNGUIDED = Setting(0.75, 7.5), Setting(0.75, 1)
-APART = {"laughs %": 35, "melanin": 0.3, "light hair %": 50}
-"""At least half of what six faces gave. True smiles are hardly told from sadness: no floor."""
-
-YEARS = 0.4
-"""Age is heard faintly: the eight faces came out 0.9 and 1.7 years apart, with the weights before
-the last training 2.7 (``tiny``). Of two faces it cannot be told."""
+APART = {"laughs %": 35, "age": 15, "melanin": 0.3, "light hair %": 50}
+"""About half of what eight faces gave. True smiles are hardly told from sadness: no floor."""
 
 
 @pytest.fixture(scope="module", params=LORAS)
@@ -28,12 +24,6 @@ def test_opposite_prompts_paint_faces_that_differ_in_what_they_name(
     painter: Painter, name: str
 ) -> None:
     assert apart(painter, name) > APART[name]
-
-
-def test_the_old_look_a_little_older_than_the_young(
-    painter: Painter, embedded: Detailer, cases: list[Case]
-) -> None:
-    assert apart(Painter(embedded, painter.model, cases), "age") > YEARS
 
 
 def apart(painter: Painter, name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,31 @@ import pytest
 import torch
 from torch import Tensor
 from training.attributes import (
+    AGE,
+    APART,
     CHOICES,
     MEASURES,
+    AgedCrops,
     AttributeNet,
     accuracy,
+    apart_loss,
     feature_distance,
     labels,
     load_attribute_net,
     loss_of,
 )
 from training.autoencoder import as_tensor
-from training.crops import cut
+from training.crops import cut, pack
 from training.portraits import Portrait, read_portraits
 
-PORTRAITS = Path(__file__).parents[1] / "data" / "portraits"
+DATA = Path(__file__).parents[1] / "data"
+PLAIN = read_portraits(DATA / "aged")[0]
+"""A held-out head."""
 
 
 @pytest.fixture(scope="module")
 def held_out() -> list[Portrait]:
-    return read_portraits(PORTRAITS)
+    return read_portraits(DATA / "portraits")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,37 @@ def test_right_answers_have_the_smaller_loss(held_out: list[Portrait]) -> None:
     ]
     scores = torch.cat([*right, wanted[:, len(CHOICES) :]], 1)
     assert loss_of(scores, wanted) < 0.1 < loss_of(scores.roll(1, 0), wanted)
+
+
+@pytest.fixture(scope="module")
+def aged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Portrait]]:
+    """Three heads, each young and old; the last is held out."""
+    trained = [seed for seed in range(20) if not replace(PLAIN, seed=seed).held_out][:2]
+    seeds = [seed for seed in (*trained, PLAIN.seed) for _ in range(2)]
+    rows = read_portraits(DATA / "aged")[:6]
+    heads = [replace(row, seed=seed) for row, seed in zip(rows, seeds, strict=True)]
+    folder = tmp_path_factory.mktemp("aged")
+    pack(heads, "variants", folder, per_portrait=2, seed=1)
+    return folder, heads
+
+
+def test_pairs_are_young_and_old_and_none_is_held_out(
+    aged: tuple[Path, list[Portrait]],
+) -> None:
+    crops = AgedCrops(*aged)
+    assert crops.pairs.tolist() == [[0, 1], [2, 3], [6, 7], [8, 9]]
+    pictures, wanted = crops.draw(8, torch.Generator().manual_seed(1))
+    assert pictures.shape == (8, 3, 128, 128)
+    assert (wanted[4:, AGE] - wanted[:4, AGE] > APART).all()
+
+
+def test_how_much_older_is_what_counts_not_how_old(aged: tuple[Path, list[Portrait]]) -> None:
+    wanted = labels(aged[1]).reshape(3, 2, -1).transpose(0, 1).flatten(0, 1)
+    scores = torch.zeros(6, sum(len(c.answers) for c in CHOICES) + len(MEASURES))
+    scores[:, -len(MEASURES)] = wanted[:, AGE] + 1
+    assert apart_loss(scores, wanted) < 1e-9
+    scores[:3, -len(MEASURES)] += 2
+    assert float(apart_loss(scores, wanted)) == pytest.approx(4)
 
 
 def test_a_picture_is_no_distance_from_itself(net: AttributeNet, pictures: Tensor) -> None:
