@@ -240,7 +240,9 @@ def take(portraits: Path, count: int, models: Sequence[str], few: int) -> str:
         loras = [shown(lora_row(painter, how)) for painter in painters for how in PLAIN]
         tried = list(Sampler) if few else []
         samplers = [shown(convergence_row(last, PLAIN[0], sampler)) for sampler in tried]
-    heads = [f"{wish.name}: “{wish.down}” → “{wish.up}”".format(person="person") for wish in WISHES]
+    heads = [
+        f"{wish.name}: “{wish.down}” → “{wish.up}”".format(person="man or woman") for wish in WISHES
+    ]
     lines = [
         heading("Do the embedded models do what they are told?", ("torch", "diffusers")),
         f"{count} held-out rendered portraits, degraded, repainted with DDIM, {STEPS} steps, the"

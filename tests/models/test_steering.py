@@ -10,7 +10,7 @@ from afterdetail import Detailer
 
 FACES = 2
 GUIDED, UNGUIDED = Setting(0.75, 7.5), Setting(0.75, 1)
-APART = {"laughs %": 35, "age": 15, "melanin": 0.3, "light hair %": 50}
+APART = {"laughs %": 45, "age": 20, "melanin": 0.3, "light hair %": 50}
 """About half of what eight faces gave. True smiles are hardly told from sadness: no floor."""
 
 
