@@ -202,6 +202,9 @@ class Crops:
     """Crops, most of them sharp, with their portraits' labels.
 
     ``portraits`` are in the order in which they were packed; those that were not are passed over.
+
+    Raises:
+        ValueError: the crops are of other portraits.
     """
 
     def __init__(self, folder: Path, portraits: Sequence[Portrait], name: str) -> None:
@@ -210,8 +213,11 @@ class Crops:
         seeds = crop_seeds(folder, name)
         there = set(seeds)
         packed = [portrait for portrait in portraits if portrait.seed in there]
-        again = len(seeds) // len(packed)
-        assert seeds == [portrait.seed for portrait in packed] * again, "of other portraits"
+        again = len(seeds) // max(1, len(packed))
+        if seeds != [portrait.seed for portrait in packed] * again:
+            raise ValueError(
+                f"{name} crops are not of these portraits; cut them with training.crops"
+            )
         self.labels = labels(packed).repeat(again, 1)
         held = torch.tensor([portrait.held_out for portrait in packed]).repeat(again)
         self.rows = torch.arange(len(seeds)) if name == "held" else (~held).nonzero()[:, 0]

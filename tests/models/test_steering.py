@@ -10,8 +10,9 @@ from afterdetail import Detailer
 
 FACES = 2
 GUIDED, UNGUIDED = Setting(0.75, 7.5), Setting(0.75, 1)
-APART = {"laughs %": 45, "age": 20, "melanin": 0.3, "light hair %": 50}
-"""About half of what eight faces gave. True smiles are hardly told from sadness: no floor."""
+APART = {"laughs %": 45, "age": 10, "melanin": 0.3, "light hair %": 50}
+"""About half of what eight faces gave, of age half of what these two did, who hear of it least.
+True smiles are hardly told from sadness: no floor."""
 
 
 @pytest.fixture(scope="module", params=LORAS)

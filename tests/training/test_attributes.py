@@ -16,6 +16,7 @@ from training.attributes import (
     MEASURES,
     AgedCrops,
     AttributeNet,
+    Crops,
     accuracy,
     apart_loss,
     feature_distance,
@@ -100,6 +101,14 @@ def test_pairs_are_young_and_old_and_none_is_held_out(
     pictures, wanted = crops.draw(8, torch.Generator().manual_seed(1))
     assert pictures.shape == (8, 3, 128, 128)
     assert (wanted[4:, AGE] - wanted[:4, AGE] > APART).all()
+
+
+def test_crops_of_other_portraits_have_no_labels(aged: tuple[Path, list[Portrait]]) -> None:
+    folder, heads = aged
+    with pytest.raises(ValueError, match="not of these portraits"):
+        Crops(folder, [], "variants")
+    with pytest.raises(ValueError, match="not of these portraits"):
+        Crops(folder, heads[::-1], "variants")
 
 
 def test_how_much_older_is_what_counts_not_how_old(aged: tuple[Path, list[Portrait]]) -> None:
