@@ -9,6 +9,7 @@ of ``training.attributes`` says what became of them.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,9 +33,6 @@ from benchmarks.quality import DETECTOR, PADDING, PORTRAITS, find_cases
 AGED = Path(__file__).parents[1] / "tests" / "data" / "aged"
 """Heads rendered young and old and otherwise alike, in pairs, the young one first."""
 
-AGES = (8.0, 80.0)
-"""Of the portraits' heads. Repainted ones that look younger or older than any count as these."""
-
 RESULTS = Path(__file__).with_name("results") / "steering.md"
 DILATION = 40
 """So much that most of the hair is repainted too."""
@@ -50,7 +48,8 @@ class Wish:
     """An attribute, two prompts that pull it down and up, and how the classifier tells it.
 
     The prompts are phrases of captions; ``{person}`` is a man or a woman, as the face is.
-    ``answers`` of a choice count together, as a share; an attribute without them is a number.
+    ``answers`` of a choice count together, as a share; an attribute without them is a number, of
+    which the classifier says no less and no more than ``within``.
     """
 
     name: str
@@ -58,6 +57,7 @@ class Wish:
     up: str
     attribute: str
     answers: tuple[str, ...] = ()
+    within: tuple[float, float] = (-math.inf, math.inf)
 
     def told(self, scores: Tensor) -> float:
         """The mean of faces whose scores are ``(B, answers)``: percent, or the number."""
@@ -72,7 +72,7 @@ class Wish:
             (column, m) for column, m in enumerate(MEASURES) if m.name == self.attribute
         )
         values = measure.middle + measure.spread * numbers[:, column]
-        return float((values.clamp(*AGES) if measure.name == "age" else values).mean())
+        return float(values.clamp(*self.within).mean())
 
 
 def said_of(portrait: Portrait, prompt: str) -> str:
@@ -81,11 +81,14 @@ def said_of(portrait: Portrait, prompt: str) -> str:
     return prompt.format(person=person)
 
 
+AGE = Wish("age", "young {person}", "old {person}", "age", within=(8, 80))
+"""The portraits are 8 to 80 years old."""
+
 SKIN = Wish("melanin", "pale skin", "dark skin", "melanin")
 WISHES = (
     Wish("laughs %", "sad", "laughing", "expr", ("laughing",)),
     Wish("smiles %", "sad", "smiling", "expr", ("smiling", "laughing")),
-    Wish("age", "young {person}", "old {person}", "age"),
+    AGE,
     SKIN,
     Wish("light hair %", "black hair", "white hair", "hair_color", ("blond", "grey", "white")),
 )
@@ -182,10 +185,9 @@ def truth_row(held: Sequence[Portrait]) -> str:
 def aged_row() -> str:
     """What the classifier says of age where nothing else differs."""
     heads = read_portraits(AGED)
-    age = next(wish for wish in WISHES if wish.name == "age")
-    halves = (told(age, half, (head.read() for head in half)) for half in (heads[::2], heads[1::2]))
+    halves = (told(AGE, half, (head.read() for head in half)) for half in (heads[::2], heads[1::2]))
     shown = " → ".join(f"{years:.3g}" for years in halves)
-    cells = [shown if wish is age else "" for wish in WISHES]
+    cells = [shown if wish is AGE else "" for wish in WISHES]
     return f"| heads rendered both ways | {' | '.join(cells)} |"
 
 

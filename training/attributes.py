@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise, permutations
-from operator import itemgetter
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.autoencoder import as_tensor
-from training.crops import CROPS, crop_seeds
+from training.crops import CROPS, crop_heads, crop_seeds
 from training.loop import Plan, Run, options, prepare
 from training.portraits import Portrait, read_portraits
 
@@ -97,8 +96,8 @@ APART = 0.75
 
 TOLD_APART = 3.0
 """How much it counts that a head is told to be older than itself, beside everything else. Portraits
-alone teach that grey hair is old: so taught, a classifier puts 1 year between two renders of one
-head 41 years apart."""
+alone teach that grey hair is old: so taught, a classifier tells next to nothing between two renders
+of one head whose hair stays."""
 
 SHARP = 0.75
 """Share of sharp crops."""
@@ -220,7 +219,7 @@ class Crops:
             )
         self.labels = labels(packed).repeat(again, 1)
         held = torch.tensor([portrait.held_out for portrait in packed]).repeat(again)
-        self.rows = torch.arange(len(seeds)) if name == "held" else (~held).nonzero()[:, 0]
+        self.rows = (~held).nonzero()[:, 0]
         """What is drawn from: no held-out head's."""
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -238,14 +237,12 @@ class AgedCrops(Crops):
 
     def __init__(self, folder: Path, portraits: Sequence[Portrait]) -> None:
         super().__init__(folder, portraits, "variants")
-        rows = zip(crop_seeds(folder, "variants"), range(len(self.labels)), strict=True)
-        heads = [[row for _, row in head] for _, head in groupby(rows, itemgetter(0))]
         trained = set(self.rows.tolist())
         ages = self.labels[:, AGE].tolist()
         self.pairs = torch.tensor(
             [
                 (young, old)
-                for head in heads
+                for head in crop_heads(folder, "variants")
                 for young, old in permutations(head, 2)
                 if young in trained and ages[old] - ages[young] > APART
             ]

@@ -6,8 +6,7 @@ InstructPix2Pix, Brooks et al. 2023, is trained on pairs of pictures and what di
 
 from __future__ import annotations
 
-from itertools import groupby, permutations
-from operator import itemgetter
+from itertools import permutations
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional
 from training.autoencoder import as_tensor
 from training.batches import Batch, Batches, flipped, per_row
 from training.captions import phrases, shortened
-from training.crops import crop_seeds
+from training.crops import crop_heads
 
 BLOTS = (1, 2, 4, 8)
 """Latent pixels that one blot of a blurred picture is wide."""
@@ -50,11 +49,9 @@ class Variants(PromptBatches):
     ) -> None:
         super().__init__(folder, size, name, device)
         said = [phrases(caption) for caption in self.captions]
-        rows = enumerate(crop_seeds(folder, name))
-        heads = [[row for row, _ in head] for _, head in groupby(rows, itemgetter(1))]
         self.pairs = [
             (seen, wanted)
-            for head in heads
+            for head in crop_heads(folder, name)
             for seen, wanted in permutations(head, 2)
             if said[seen] != said[wanted] and len(said[seen]) <= len(said[wanted])
         ]

@@ -15,6 +15,8 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,12 @@ def crop_seeds(folder: Path, name: str) -> list[int]:
     """The portrait of each packed crop, by its seed."""
     lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [int(json.loads(line)["seed"]) for line in lines]
+
+
+def crop_heads(folder: Path, name: str) -> list[list[int]]:
+    """The rows of packed crops that are cut and degraded alike: those of a head's variants."""
+    rows = enumerate(crop_seeds(folder, name))
+    return [[row for row, _ in head] for _, head in groupby(rows, itemgetter(1))]
 
 
 def _square(face: Box, extent: int, rng: np.random.Generator) -> Box:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.steering import AGED, WISHES, Wish, said_of, told
+from benchmarks.steering import AGE, AGED, SKIN, said_of, told
 from training.portraits import Portrait, read_portraits
-
-AGE = next(wish for wish in WISHES if wish.name == "age")
 
 
 @pytest.fixture(scope="module")
@@ -37,4 +35,4 @@ def test_it_tells_which_of_two_renders_of_a_head_is_the_older(heads: list[Portra
 def test_an_old_person_is_a_man_or_a_woman(gender: str, said: str, heads: list[Portrait]) -> None:
     person = next(head for head in heads if head.attributes["gender"] == gender)
     assert said_of(person, AGE.up) == said
-    assert said_of(person, Wish("skin", "pale skin", "dark skin", "melanin").up) == "dark skin"
+    assert said_of(person, SKIN.up) == "dark skin"

@@ -24,13 +24,9 @@ def painter(request: pytest.FixtureRequest, embedded: Detailer, cases: list[Case
 def test_opposite_prompts_paint_faces_that_differ_in_what_they_name(
     painter: Painter, name: str
 ) -> None:
-    assert apart(painter, name) > APART[name]
-
-
-def apart(painter: Painter, name: str) -> float:
     wish = next(wish for wish in WISHES if wish.name == name)
     down, up = (painter.told(wish, painter.paint(GUIDED, said)) for said in (wish.down, wish.up))
-    return up - down
+    assert up - down > APART[name]
 
 
 def test_a_lora_tans_the_more_the_more_it_weighs(painter: Painter) -> None:
